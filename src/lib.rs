@@ -1,0 +1,26 @@
+//! Liuta: ingest, recording, relay, watching and alerting for RTSP cameras.
+//!
+//! The way of a picture: [`camera`] receives it, [`record`] keeps it, [`relay`] shows it, [`vision`] has it looked at,
+//! [`analysis`] decides with [`alert`] what it means, [`store`] remembers, [`dispatch`] tells.
+//!
+//! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
+//! binary `liuta-vision`, and is no part of this library. Imports point down only:
+//! `cli` → `app` → `api` → `relay`, `dispatch`, `analysis` → `camera` → {`vision`, `alert`, `record`} →
+//! {`store`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
+
+pub mod access;
+pub mod alert;
+pub mod analysis;
+pub mod api;
+pub mod app;
+pub mod camera;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod health;
+pub mod hw;
+pub mod media;
+pub mod record;
+pub mod relay;
+pub mod store;
+pub mod vision;
