@@ -3,7 +3,7 @@
 //! Pure: no sockets, files, clocks, tokio, GStreamer or SQLite. A payload's bytes are stored once, in
 //! [`AccessUnit::data`]; CMAF parts ([`cmaf`]) and RTP packets ([`rtp`]) are small headers plus slices of it.
 //!
-//! What does not belong here: how bytes arrive (`camera::source`), where they wait (`camera::live`), and decoding
+//! What does not belong here: how bytes arrive (`camera::source`), where they wait (`live`), and decoding
 //! (the worker).
 
 pub mod cmaf;
@@ -22,6 +22,14 @@ pub use params::{AudioCodec, AudioParams, VideoCodec, VideoParams};
 
 /// Ticks a second of every video timeline in this crate (`_90k`).
 pub const VIDEO_CLOCK: i64 = 90_000;
+
+/// Which of a camera's two feeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Feed {
+    Main,
+    Sub,
+}
 
 /// All NAL units of one picture, as they travel before decoding.
 #[derive(Clone)]
@@ -96,7 +104,11 @@ impl AudioFrame {
 
 impl std::fmt::Debug for AudioFrame {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AudioFrame").field("run", &self.run).field("pts", &self.pts).field("bytes", &self.data.len()).finish()
+        f.debug_struct("AudioFrame")
+            .field("run", &self.run)
+            .field("pts", &self.pts)
+            .field("bytes", &self.data.len())
+            .finish()
     }
 }
 

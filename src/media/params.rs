@@ -43,7 +43,9 @@ impl VideoParams {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AudioCodec {
     /// With its AudioSpecificConfig (ISO/IEC 14496-3).
-    Aac { config: Bytes },
+    Aac {
+        config: Bytes,
+    },
     Pcma,
     Pcmu,
 }

@@ -1,0 +1,80 @@
+//! From detections to alerts: zone, confirmation, cool-down, and the states of an alert. Pure: no tokio, no SQLite.
+
+pub mod picture;
+pub mod watch;
+pub mod zone;
+
+use jiff::Timestamp;
+
+use crate::config::{Id, Kind};
+
+/// A class, a score and a place on one picture.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Detection {
+    pub class: String,
+    pub score: f32,
+    /// x0 y0 x1 y1, each 0..1 of the picture.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+}
+
+/// What vision sees of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Pending,
+    Active,
+    Ended,
+}
+
+/// What people did with an alert, after the field's platforms: 上报, 受理, 误报 or 重复, 派遣, 退回, 延期, 处置, 核查, 返工, 结案.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Disposition {
+    Reported,
+    Accepted,
+    Rejected,
+    Assigned,
+    Returned,
+    Extended,
+    Handled,
+    Verified,
+    Rework,
+    Closed,
+}
+
+/// A confirmed event that dispatch must know.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Alert {
+    /// A ULID, kept for the alert's life.
+    pub id: String,
+    /// Rises by one with every change; with the id it is the idempotency key.
+    pub revision: u32,
+    pub phase: Phase,
+    pub disposition: Disposition,
+    pub kind: Kind,
+    pub level: u8,
+    pub camera: Id,
+    pub scene: String,
+    /// The zone that it was seen in.
+    pub zone: Option<String>,
+    pub grid: Option<String>,
+    pub position: Option<[f64; 2]>,
+    /// The best score so far.
+    pub confidence: f32,
+    pub model: String,
+    /// Capture time of the first hit.
+    pub started_at: Timestamp,
+    /// Capture time of the last hit, once ended.
+    pub ended_at: Option<Timestamp>,
+    /// Looks with a hit so far.
+    pub count: u32,
+    /// Of the picture that the snapshot shows.
+    pub boxes: Vec<Detection>,
+    /// Capture time of the snapshot's picture.
+    pub snapshot_at: Timestamp,
+    /// Range of recording kept as evidence.
+    pub evidence_start: Timestamp,
+    pub evidence_end: Timestamp,
+    pub drill: bool,
+}

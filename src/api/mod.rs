@@ -1,0 +1,1 @@
+//! HTTP: REST, live pages, the console.

@@ -1,0 +1,1 @@
+//! The composition root: start, reload, ordered stop.

@@ -1,0 +1,1 @@
+//! The command line: arguments as parsed, and the commands that are not the daemon.

@@ -1,0 +1,215 @@
+//! The configuration as the program uses it: resolved, validated, complete, never changed in place.
+//!
+//! [`file`] holds it as people write it, [`plan`] the difference of two. Every default stands here or in `config/`.
+
+pub mod file;
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+/// A camera's or a channel's id: `[a-z0-9][a-z0-9-]{0,62}`, none of [`RESERVED_IDS`].
+pub type Id = Arc<str>;
+
+/// First path segments that the HTTP and RTSP servers use themselves.
+pub const RESERVED_IDS: [&str; 9] =
+    ["api", "channels", "playback", "list", "get", "metrics", "healthz", "console", "assets"];
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Recordings, index, alerts, `conf.d`.
+    pub data: PathBuf,
+    pub site: Site,
+    pub api: Listen,
+    pub rtsp: Listen,
+    /// Whoever reaches the box may watch live, and nothing else (`auth.anonymous = "viewer"`).
+    pub anonymous_viewer: bool,
+    pub record: Record,
+    pub vision: Vision,
+    pub channels: BTreeMap<Id, Channel>,
+    pub dispatch: BTreeMap<String, Arc<Destination>>,
+    pub cameras: BTreeMap<Id, Arc<Camera>>,
+}
+
+/// `[box]`: who this box is to the rest of the world.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    pub id: String,
+    /// What links in alerts begin with.
+    pub public_url: Url,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listen {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub retention: Duration,
+    /// Upper bound of all recordings together; `None`: only free space limits.
+    pub max_size: Option<u64>,
+    /// Bytes that stay free on the volume.
+    pub min_free: u64,
+    /// Longest time between a write and its being safe on the medium.
+    pub sync: Duration,
+    /// How long evidence of an alert is kept beyond the ring.
+    pub evidence_retention: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Vision {
+    pub enabled: bool,
+    /// "auto" or a name in `hw-profiles/`.
+    pub hw_profile: String,
+    /// Folders that are searched for `*.toml` model manifests, first hit wins.
+    pub models: Vec<PathBuf>,
+    /// Folder of `hw-profiles/*.toml` overriding the built-in ones.
+    pub hw_profiles: Option<PathBuf>,
+    /// ONNX Runtime's shared library; `None`: looked for beside the binary, in `/usr/lib/liuta` and on the loader's path.
+    pub onnxruntime: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channel {
+    pub camera: Id,
+}
+
+/// Where alerts go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Destination {
+    pub name: String,
+    pub kind: DestinationKind,
+    /// After this an undelivered alert is given up, visibly.
+    pub expire: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum DestinationKind {
+    Webhook { url: Url, secret: Option<Secret> },
+}
+
+/// Text that no log, API or `Debug` shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text itself, for the one place that sends or compares it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("‹secret›")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Camera {
+    pub id: Id,
+    /// What people call it; the id where the file names none.
+    pub name: String,
+    /// Without credentials.
+    pub url: Url,
+    pub sub_url: Option<Url>,
+    pub credentials: Option<Credentials>,
+    pub transport: Transport,
+    pub record: bool,
+    pub scene: Option<Arc<Scene>>,
+    /// 网格 code, opaque.
+    pub grid: Option<String>,
+    /// WGS-84 longitude, latitude.
+    pub position: Option<[f64; 2]>,
+    /// Empty: the whole picture is one zone for every kind of the scene.
+    pub zones: Vec<Zone>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credentials {
+    pub username: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+/// A polygon in normalised coordinates (0..1 of the picture, origin top left) and the alert kinds it is watched for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    pub name: String,
+    pub points: Vec<[f32; 2]>,
+    /// Empty: every kind of the scene.
+    pub kinds: Vec<Kind>,
+}
+
+/// What an alert is about; the names are the contract's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    Fire,
+    Smoke,
+    Crowd,
+    Intrusion,
+    Vehicle,
+    StoppedVehicle,
+    WrongWay,
+    Congestion,
+    Lights,
+    Mining,
+    Tamper,
+    Air,
+    Camera,
+    Box,
+}
+
+/// What a camera watches: `config/scenes/NAME.toml`, or an embedded default of that name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    pub name: String,
+    /// A model's manifest name.
+    pub model: String,
+    /// The look contract: the longest time between two looks.
+    pub look_every: Duration,
+    /// Recording kept as evidence before an alert's start and after its end.
+    pub pre_capture: Duration,
+    pub post_capture: Duration,
+    pub rules: Vec<Rule>,
+}
+
+/// When detections become an alert of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    pub kind: Kind,
+    /// Detection class that counts: `fire`, `smoke`, `person`, `vehicle`.
+    pub class: String,
+    /// Detections below this are ignored.
+    pub min_score: f32,
+    /// A look counts as a hit when its best detection reaches this.
+    pub threshold: f32,
+    /// Confirmed when `confirm[0]` of the last `confirm[1]` looks are hits.
+    pub confirm: [u32; 2],
+    /// How many objects at once make a hit (1 but for crowds).
+    pub min_count: u32,
+    /// Over after this long without a hit.
+    pub end_after: Duration,
+    /// After its end no new alert of this kind and camera for so long.
+    pub cooldown: Duration,
+    /// 1 is the most severe, 4 the least.
+    pub level: u8,
+}

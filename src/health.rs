@@ -1,0 +1,183 @@
+//! What the box says of itself: health states, metrics, and the service manager's watchdog.
+//!
+//! A health state is a sentence for people with a cause and what to do; a metric is a number for Prometheus. Both are
+//! set where the thing happens; this module only keeps and shows them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::{Arc, Mutex};
+
+use jiff::Timestamp;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Ok,
+    /// Works, but less than was promised.
+    Degraded,
+    /// Does not do its job.
+    Failed,
+}
+
+/// The state of one thing, `camera/forest-1` or `record/ring`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct State {
+    pub severity: Severity,
+    /// What is wrong and what to do; empty when nothing is.
+    pub message: String,
+    pub since: Timestamp,
+}
+
+/// Health states by subject. Cheap to clone and share.
+#[derive(Clone, Default)]
+pub struct Health {
+    states: Arc<Mutex<BTreeMap<String, State>>>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Health {
+    /// Sets a subject's state; logs every change once.
+    pub fn set(&self, subject: &str, severity: Severity, message: impl Into<String>) {
+        let message = message.into();
+        let mut states = self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(state) = states.get_mut(subject) {
+            if state.severity == severity {
+                state.message = message;
+                return;
+            }
+        } else if severity == Severity::Ok {
+            tracing::debug!(subject, "ok");
+        }
+        match severity {
+            Severity::Ok if states.contains_key(subject) => tracing::info!(subject, "recovered"),
+            Severity::Ok => {}
+            Severity::Degraded => tracing::warn!(subject, "{message}"),
+            Severity::Failed => tracing::error!(subject, "{message}"),
+        }
+        states.insert(subject.to_owned(), State { severity, message, since: Timestamp::now() });
+    }
+
+    pub fn ok(&self, subject: &str) {
+        self.set(subject, Severity::Ok, "");
+    }
+
+    /// Forgets a subject that no longer exists.
+    pub fn remove(&self, subject: &str) {
+        self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(subject);
+    }
+
+    pub fn snapshot(&self) -> BTreeMap<String, State> {
+        self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// The worst state of all.
+    pub fn worst(&self) -> Severity {
+        self.snapshot().values().map(|state| state.severity).max().unwrap_or(Severity::Ok)
+    }
+}
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($field:ident),+ })+) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+        pub struct $name { $(pub $field: String),+ }
+
+        impl $name {
+            pub fn new($($field: impl Into<String>),+) -> $name {
+                $name { $($field: $field.into()),+ }
+            }
+        }
+    )+ };
+}
+
+labels! {
+    CameraLabel { camera }
+    CameraCause { camera, cause }
+    CameraClass { camera, class }
+    CameraKind { camera, kind }
+    Decoder { camera, decoder, profile }
+    Cause { cause }
+    PathProtocol { path, protocol }
+    DestinationLabel { destination }
+    Volume { volume }
+}
+
+type SecondsCounter<L> = Family<L, Counter<f64, AtomicU64>>;
+
+/// Every metric of the daemon, under the names that `docs/reference.md` lists.
+pub struct Metrics {
+    registry: Registry,
+    pub camera_up: Family<CameraLabel, Gauge>,
+    pub camera_sessions: Family<CameraLabel, Counter>,
+    pub camera_clock_error_seconds: Family<CameraLabel, Gauge<f64, AtomicU64>>,
+    pub recorded_access_units: Family<CameraLabel, Counter>,
+    pub recorded_bytes: Family<CameraLabel, Counter>,
+    pub gap_seconds: SecondsCounter<CameraCause>,
+    pub looks: Family<CameraLabel, Counter>,
+    pub look_interval_seconds: Family<CameraLabel, Histogram>,
+    pub look_contract_missed: Family<CameraLabel, Counter>,
+    pub decoder_info: Family<Decoder, Gauge>,
+    pub detections: Family<CameraClass, Counter>,
+    pub alerts: Family<CameraKind, Counter>,
+    pub vision_restarts: Family<Cause, Counter>,
+    pub relay_readers: Family<PathProtocol, Gauge<i64, AtomicI64>>,
+    pub relay_skips: Family<PathProtocol, Counter>,
+    pub outbox_pending: Family<DestinationLabel, Gauge<i64, AtomicI64>>,
+    pub outbox_delivery_seconds: Family<DestinationLabel, Histogram>,
+    pub ring_free_bytes: Family<Volume, Gauge<f64, AtomicU64>>,
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        let mut registry = Registry::with_prefix("liuta");
+        macro_rules! register {
+            ($($name:ident: $make:expr, $help:literal;)+) => {
+                $(let $name = $make; registry.register(stringify!($name), $help, $name.clone());)+
+                Metrics { registry, $($name),+ }
+            };
+        }
+        register! {
+            camera_up: Family::default(), "1 while the camera's main stream delivers pictures";
+            camera_sessions: Family::default(), "RTSP sessions that delivered a picture";
+            camera_clock_error_seconds: Family::default(), "Camera clock minus box clock, from RTCP sender reports";
+            recorded_access_units: Family::default(), "Access units written to disk";
+            recorded_bytes: Family::default(), "Bytes written to disk";
+            gap_seconds: Family::default(), "Seconds without recording, by cause";
+            looks: Family::default(), "Looks: decoded and inferred pictures";
+            look_interval_seconds: Family::<CameraLabel, Histogram>::new_with_constructor(
+                || Histogram::new(exponential_buckets(0.1, 1.6, 14))), "Time between two looks";
+            look_contract_missed: Family::default(), "Times that no look came within the look contract";
+            decoder_info: Family::default(), "1 for the decoder in use";
+            detections: Family::default(), "Detections at or above min_score inside a zone";
+            alerts: Family::default(), "Alerts confirmed";
+            vision_restarts: Family::default(), "Restarts of the vision worker";
+            relay_readers: Family::default(), "Readers connected";
+            relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
+            outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
+            outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(
+                || Histogram::new(exponential_buckets(0.01, 2.5, 14))), "From the alert's revision to its acknowledgement";
+            ring_free_bytes: Family::default(), "Free bytes on a recording volume";
+        }
+    }
+}
+
+impl Metrics {
+    /// The OpenMetrics text exposition, which Prometheus reads.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        match prometheus_client::encoding::text::encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(error) => {
+                tracing::error!("metrics: {error}");
+                String::new()
+            }
+        }
+    }
+}

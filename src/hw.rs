@@ -1,0 +1,1 @@
+//! Hardware profiles (`hw-profiles/*.toml`): decoder chains and execution providers in order of preference.

@@ -1,0 +1,1 @@
+//! The RTSP server (RFC 2326), TCP interleaved.

@@ -1,0 +1,1 @@
+//! The deadline queue: which camera is looked at next.

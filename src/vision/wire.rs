@@ -1,0 +1,1 @@
+//! What the main process and the worker say to each other.
