@@ -1,1 +1,492 @@
-//! The configuration as people write it (`liuta.toml`, `scenes/*.toml`), and what is wrong with it.
+//! The configuration as people write it (`liuta.toml`), read into [`Config`], and everything that is wrong with it.
+//!
+//! What each key means stands in `config/liuta.toml`; this file is the other half of it and names the same keys in the
+//! same order. Scenes are files of their own ([`super::scene`]).
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use url::Url;
+
+use super::reader::{At, Problem, Problems, Reader, Source, duration, nearest, size};
+use super::*;
+
+/// Reads, resolves and validates a configuration file.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Problems(vec![Problem { file: path.into(), line: 0, column: 0, what: error.to_string() }])
+    })?;
+    parse(path, text)
+}
+
+/// The same from text; `path` names it in problems and is where relative paths start.
+pub fn parse(path: &Path, text: String) -> Result<Config, Problems> {
+    let source = Source::new(path, text);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut scenes = Scenes { folder, problems: Vec::new() };
+    let config = read(&source, &mut scenes);
+    let mut problems = source.into_problems();
+    problems.extend(scenes.problems);
+    if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+}
+
+/// The scene files beside the configuration, and what is wrong with them.
+struct Scenes<'p> {
+    folder: &'p Path,
+    problems: Vec<Problem>,
+}
+
+fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
+    let mut file = source.root();
+    let data = file.get_or("data", PathBuf::from("/var/lib/liuta"));
+    let site = site(file.table("box"));
+    let api = listen(file.table("api"), "127.0.0.1:8080");
+    let rtsp = listen(file.table("rtsp"), "127.0.0.1:8554");
+    let anonymous_viewer = auth(file.table("auth"));
+    let record = record(file.table("record"));
+    let vision = vision(file.table("vision"), &data, scenes.folder);
+    let mut cameras = BTreeMap::new();
+    for (id, table) in file.tables("cameras") {
+        let id = self::id(&id, &table);
+        cameras.insert(id.clone(), Arc::new(camera(id, table, scenes)));
+    }
+    let mut channels = BTreeMap::new();
+    for (id, table) in file.tables("channels") {
+        let id = self::id(&id, &table);
+        channels.extend(channel(table, &cameras).map(|channel| (id, channel)));
+    }
+    let mut dispatch = BTreeMap::new();
+    for (name, table) in file.tables("dispatch") {
+        dispatch.extend(destination(&name, table, scenes.folder).map(|found| (name, Arc::new(found))));
+    }
+    file.finish(&[
+        "data", "box", "api", "rtsp", "auth", "record", "vision", "channels", "dispatch", "cameras",
+    ]);
+    Config { data, site, api, rtsp, anonymous_viewer, record, vision, channels, dispatch, cameras }
+}
+
+fn site(mut table: Reader<'_>) -> Site {
+    let id = table.get_or("id", "liuta".to_owned());
+    let default = Url::parse("http://127.0.0.1:8080").expect("a constant");
+    let public_url = table.parsed_or("public_url", default, |text| web_url(text));
+    table.finish(&["id", "public_url"]);
+    Site { id, public_url }
+}
+
+fn listen(mut table: Reader<'_>, default: &str) -> Listen {
+    let default: SocketAddr = default.parse().expect("a constant");
+    let listen = table.parsed_or("listen", default, |text| {
+        text.parse().map_err(|_| format!("{text:?} is no address and port; write it like \"127.0.0.1:8080\""))
+    });
+    table.finish(&["listen"]);
+    Listen { listen }
+}
+
+fn auth(mut table: Reader<'_>) -> bool {
+    let anonymous = table.parsed_or("anonymous", false, |text| match text {
+        "viewer" => Ok(true),
+        "none" => Ok(false),
+        _ => Err(format!("{text:?}: \"viewer\" (may watch live, nothing else) or \"none\" was expected")),
+    });
+    table.finish(&["anonymous"]);
+    anonymous
+}
+
+fn record(mut table: Reader<'_>) -> Record {
+    let record = Record {
+        retention: table.parsed_or("retention", Duration::from_secs(86_400), duration),
+        max_size: table.parsed("max_size", size).map(|at| at.value),
+        min_free: table.parsed_or("min_free", 5_000_000_000, size),
+        sync: table.parsed_or("sync", Duration::from_secs(1), duration),
+        evidence_retention: table.parsed_or("evidence_retention", Duration::from_secs(30 * 86_400), duration),
+    };
+    if record.sync < Duration::from_millis(100) || record.sync > Duration::from_secs(60) {
+        table.report(table.span.clone(), "sync: from 100ms to 60s");
+    }
+    table.finish(&["retention", "max_size", "min_free", "sync", "evidence_retention"]);
+    record
+}
+
+fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {
+    let mut models: Vec<PathBuf> = table.get_or("models", Vec::new());
+    models = models.into_iter().map(|path| folder.join(path)).collect();
+    models.push(data.join("models"));
+    models.extend(shared_folders("models"));
+    let vision = Vision {
+        enabled: table.get_or("enabled", true),
+        hw_profile: table.get_or("hw_profile", "auto".to_owned()),
+        models,
+        hw_profiles: table.get::<PathBuf>("hw_profiles").map(|at| folder.join(at.value)),
+        onnxruntime: table.get::<PathBuf>("onnxruntime").map(|at| folder.join(at.value)),
+    };
+    table.finish(&["enabled", "hw_profile", "models", "hw_profiles", "onnxruntime"]);
+    vision
+}
+
+/// Where the program's own data files lie: as installed, or in the source tree that the binary was built in.
+fn shared_folders(name: &str) -> Vec<PathBuf> {
+    let mut folders = vec![Path::new("/usr/share/liuta").join(name)];
+    let built_in =
+        std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.parent()?.join(name)));
+    folders.extend(built_in.filter(|folder| folder.is_dir()));
+    folders
+}
+
+fn id(name: &str, table: &Reader<'_>) -> Id {
+    let well_formed = (1..=63).contains(&name.len())
+        && !name.starts_with('-')
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !well_formed {
+        let what = format!(
+            "{name:?} is no id: 1 to 63 of a–z, 0–9 and -, not beginning with -; a name goes into `name`"
+        );
+        table.report(table.span.clone(), what);
+    } else if RESERVED_IDS.contains(&name) {
+        table.report(table.span.clone(), format!("{name:?} is taken: it is one of liuta's own addresses"));
+    }
+    Id::from(name)
+}
+
+fn channel(mut table: Reader<'_>, cameras: &BTreeMap<Id, Arc<Camera>>) -> Option<Channel> {
+    let camera = table.get::<String>("camera");
+    match &camera {
+        None => table.report(table.span.clone(), "camera: a channel needs the id of the camera on air"),
+        Some(at) if !cameras.contains_key(at.value.as_str()) => {
+            let known: Vec<&str> = cameras.keys().map(AsRef::as_ref).collect();
+            let hint = match nearest(&at.value, &known) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("configured are: {}", known.join(", ")),
+            };
+            table.report(at.span.clone(), format!("there is no camera {:?}; {hint}", at.value));
+        }
+        Some(_) => {}
+    }
+    table.finish(&["camera"]);
+    Some(Channel { camera: camera?.value.into() })
+}
+
+fn destination(name: &str, mut table: Reader<'_>, folder: &Path) -> Option<Destination> {
+    let kind = table.get::<String>("type");
+    match &kind {
+        Some(at) if at.value == "webhook" => {}
+        Some(at) => table.report(at.span.clone(), format!("type: {:?} is unknown; known: webhook", at.value)),
+        None => table.report(table.span.clone(), "type: a destination needs one; known: webhook"),
+    }
+    let url = table.parsed("url", web_url);
+    if url.is_none() {
+        table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to");
+    }
+    let secret = secret(&mut table, "secret", folder);
+    if let Some(At { value: secret, span }) = &secret
+        && webhook_key(secret.expose()).is_none()
+    {
+        let what = "secret: \"whsec_\" and the base64 of 24 to 64 random bytes (Standard Webhooks) was expected; \
+                    make one: echo whsec_$(openssl rand -base64 32)";
+        table.report(span.clone(), what);
+    }
+    let expire = table.parsed_or("expire", Duration::from_secs(7 * 86_400), duration);
+    table.finish(&["type", "url", "secret", "expire"]);
+    let kind = DestinationKind::Webhook { url: url?.value, secret: secret.map(|at| at.value) };
+    Some(Destination { name: name.to_owned(), kind, expire })
+}
+
+/// The signing key inside a Standard Webhooks secret.
+pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
+    let encoded = secret.strip_prefix("whsec_")?;
+    let key = base64::engine::general_purpose::STANDARD.decode(encoded).ok()?;
+    (24..=64).contains(&key.len()).then_some(key)
+}
+
+fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
+    let span = table.span.clone();
+    let name = table.get_or("name", id.to_string());
+    let (url, in_url) = camera_url(&mut table, "url").unzip();
+    if url.is_none() {
+        table.report(
+            span.clone(),
+            "url: a camera needs its RTSP address, such as \"rtsp://192.0.2.7/stream1\"",
+        );
+    }
+    let (sub_url, _) = camera_url(&mut table, "sub_url").unzip();
+    let username = table.get::<String>("username").map(|at| at.value);
+    let password = secret(&mut table, "password", scenes.folder).map(|at| at.value);
+    let credentials = match (username, password) {
+        (Some(username), password) => {
+            Some(Credentials { username, password: password.unwrap_or(Secret::new("")) })
+        }
+        (None, Some(_)) => {
+            table.report(span.clone(), "password without username");
+            None
+        }
+        (None, None) => in_url.flatten(),
+    };
+    let transport = table.get_or("transport", Transport::Tcp);
+    let record = table.get_or("record", true);
+    let scene = scene(&mut table, scenes);
+    let grid = table.get::<String>("grid").map(|at| at.value);
+    let position = table.get::<[f64; 2]>("position");
+    if let Some(at) = &position
+        && !(at.value[0].abs() <= 180.0 && at.value[1].abs() <= 90.0)
+    {
+        table.report(at.span.clone(), "position: [longitude, latitude] in degrees, WGS-84, in that order");
+    }
+    let zones = table.tables("zones").into_iter().map(|(name, table)| zone(name, table)).collect();
+    table.finish(&[
+        "name",
+        "url",
+        "sub_url",
+        "username",
+        "password",
+        "transport",
+        "record",
+        "scene",
+        "grid",
+        "position",
+        "zones",
+    ]);
+    Camera {
+        id,
+        name,
+        url: url.unwrap_or_else(|| Url::parse("rtsp://invalid").expect("a constant")),
+        sub_url,
+        credentials,
+        transport,
+        record,
+        scene,
+        grid,
+        position: position.map(|at| at.value),
+        zones,
+    }
+}
+
+fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> {
+    let at = table.get::<String>("scene")?;
+    if !at.value.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_') {
+        table.report(at.span, "scene: a name of letters, digits, - and _");
+        return None;
+    }
+    match scene::load(&at.value, scenes.folder) {
+        Ok(Some(scene)) => Some(scene),
+        Ok(None) => {
+            let known = scene::BUILT_IN.map(|(name, _)| name);
+            let hint = match nearest(&at.value, &known) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("built in are {}, others lie in scenes/ beside this file", known.join(", ")),
+            };
+            table.report(at.span, format!("there is no scene {:?}; {hint}", at.value));
+            None
+        }
+        Err(problems) => {
+            let new =
+                problems.into_iter().filter(|problem| !scenes.problems.contains(problem)).collect::<Vec<_>>();
+            scenes.problems.extend(new);
+            None
+        }
+    }
+}
+
+fn zone(name: String, mut table: Reader<'_>) -> Zone {
+    let points = table.get::<Vec<[f32; 2]>>("points");
+    match &points {
+        None => table.report(table.span.clone(), "points: a zone needs its corners, [[x, y], …] from 0 to 1"),
+        Some(at) if at.value.len() < 3 || at.value.len() > 64 => {
+            table.report(at.span.clone(), "points: 3 to 64 corners were expected");
+        }
+        Some(at) if at.value.iter().flatten().any(|value| !(0.0..=1.0).contains(value)) => {
+            let what = "points: coordinates are shares of the picture, 0 to 1, from its top left corner";
+            table.report(at.span.clone(), what);
+        }
+        Some(_) => {}
+    }
+    let kinds = table.get_or("kinds", Vec::<Kind>::new());
+    table.finish(&["points", "kinds"]);
+    Zone { name, points: points.map(|at| at.value).unwrap_or_default(), kinds }
+}
+
+/// An RTSP address without its credentials, and the credentials that stood in it.
+fn camera_url(table: &mut Reader<'_>, key: &str) -> Option<(Url, Option<Credentials>)> {
+    let at = table.parsed(key, |text| {
+        // Never repeats the text: it may hold a password.
+        let url = Url::parse(text).map_err(|error| format!("no address: {error}"))?;
+        match url.scheme() {
+            "rtsp" if url.host().is_some() => Ok(url),
+            "rtsp" => Err("the address names no host".to_owned()),
+            "rtsps" => Err("rtsps is not supported for cameras; use rtsp".to_owned()),
+            other => Err(format!("{other}: is no RTSP address; it begins with rtsp://")),
+        }
+    })?;
+    let mut url = at.value;
+    let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let credentials = (!url.username().is_empty()).then(|| Credentials {
+        username: decode(url.username()),
+        password: Secret::new(decode(url.password().unwrap_or_default())),
+    });
+    // Cannot fail for an address with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    Some((url, credentials))
+}
+
+fn web_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("no address: {error}"))?;
+    match url.scheme() {
+        "http" | "https" if url.host().is_some() => Ok(url),
+        _ => Err("an address that begins with http:// or https:// was expected".to_owned()),
+    }
+}
+
+/// A secret: plain text, `{ file = "…" }`, `{ env = "…" }` or `{ credential = "…" }` (systemd's LoadCredential).
+fn secret(table: &mut Reader<'_>, key: &str, folder: &Path) -> Option<At<Secret>> {
+    let (span, written) = table.string_or_table(key)?;
+    let mut from = match written {
+        Ok(text) => return Some(At { value: Secret::new(text), span }),
+        Err(from) => from,
+    };
+    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+        Err(error) => Err(format!("{key}: {}: {error}", path.display())),
+    };
+    let found = if let Some(at) = from.get::<PathBuf>("file") {
+        read(folder.join(at.value))
+    } else if let Some(at) = from.get::<String>("env") {
+        std::env::var(&at.value)
+            .map_err(|_| format!("{key}: the environment variable {} is not set", at.value))
+    } else if let Some(at) = from.get::<String>("credential") {
+        match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(directory) => read(Path::new(&directory).join(at.value)),
+            None => Err(format!(
+                "{key}: credentials come from systemd (LoadCredential=), which did not start this"
+            )),
+        }
+    } else {
+        Err(format!(
+            "{key}: text, {{ file = \"…\" }}, {{ env = \"…\" }} or {{ credential = \"…\" }} was expected"
+        ))
+    };
+    from.finish(&["file", "env", "credential"]);
+    match found {
+        Ok(text) => Some(At { value: Secret::new(text), span }),
+        Err(what) => {
+            table.report(span, what);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        match parse(Path::new("t.toml"), text.to_owned()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems.0.iter().map(Problem::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn the_shipped_files_are_valid() {
+        for (name, text) in [
+            ("config/liuta.toml", include_str!("../../config/liuta.toml")),
+            ("config/demo.toml", include_str!("../../config/demo.toml")),
+        ] {
+            parse(Path::new(name), text.to_owned()).unwrap_or_else(|problems| panic!("{problems}"));
+            // What stands there as a comment is valid as well.
+            let uncommented: String = text
+                .lines()
+                .map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with(' ')).unwrap_or(line))
+                .map(|line| format!("{line}\n"))
+                .collect();
+            let problems = problems(&uncommented.replace("{ file = \"/etc", "{ env = \"PATH\" } #"));
+            let unexpected: Vec<_> = problems.iter().filter(|problem| !problem.contains("secret")).collect();
+            assert!(unexpected.is_empty(), "{name}: {unexpected:#?}");
+        }
+    }
+
+    #[test]
+    fn every_problem_is_told_at_its_place() {
+        let found = problems(
+            "[record]\nretension = \"24h\"\nmax_size = 5\n\n[cameras.Gate]\nurl = \"http://x\"\n\n\
+             [channels.wall]\ncamera = \"gate\"\n[cameras.ok]\nurl = \"rtsp://h/1\"\nscene = \"forest-fier\"\n",
+        );
+        let expected = [
+            "t.toml:2:1: unknown key \"retension\"; did you mean \"retention\"?",
+            "t.toml:3:12: max_size: invalid type: integer `5`, expected a string",
+            "t.toml:5:10: \"Gate\" is no id",
+            "t.toml:6:7: url: http: is no RTSP address",
+            "t.toml:9:10: there is no camera \"gate\"",
+            "t.toml:12:9: there is no scene \"forest-fier\"; did you mean \"forest-fire\"?",
+        ];
+        for line in expected {
+            assert!(found.iter().any(|problem| problem.starts_with(line)), "{line}\nnot in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn syntax_errors_name_their_line() {
+        let found = problems("data = \"/tmp\"\n[box\nid = 3\n");
+        assert!(found[0].starts_with("t.toml:2:"), "{found:?}");
+    }
+
+    #[test]
+    fn passwords_are_taken_out_of_addresses_and_never_shown() {
+        let text = "[cameras.a]\nurl = \"rtsp://admin:p%40ss@192.0.2.1/s\"\n";
+        let config = parse(Path::new("t.toml"), text.to_owned()).unwrap();
+        let camera = &config.cameras["a"];
+        assert_eq!(camera.url.as_str(), "rtsp://192.0.2.1/s");
+        assert_eq!(camera.credentials.as_ref().unwrap().password.expose(), "p@ss");
+        assert!(!format!("{config:?}").contains("p@ss"));
+        let found = problems("[cameras.a]\nurl = \"rtsp://admin:p4ss@[bad/s\"\npassword = \"tea\"\n");
+        assert!(
+            !found.is_empty()
+                && found.iter().all(|problem| !problem.contains("p4ss") && !problem.contains("tea"))
+        );
+    }
+
+    #[test]
+    fn the_contract_example_is_valid() {
+        let text = r#"
+            data = "/tmp/liuta"
+            [box]
+            id = "edge-1"
+            public_url = "http://127.0.0.1:8080"
+            [api]
+            listen = "127.0.0.1:8080"
+            [rtsp]
+            listen = "127.0.0.1:8554"
+            [auth]
+            anonymous = "viewer"
+            [record]
+            retention = "24h"
+            max_size = "500GB"
+            [vision]
+            hw_profile = "auto"
+            [channels.wall-1]
+            camera = "forest-1"
+            [dispatch.desk]
+            type = "webhook"
+            url = "http://127.0.0.1:9000/alerts"
+            secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+            [cameras.forest-1]
+            name = "神东林区 1 号"
+            url = "rtsp://127.0.0.1:9554/forest-1"
+            sub_url = "rtsp://127.0.0.1:9554/forest-1-sub"
+            username = "admin"
+            password = { env = "PATH" }
+            scene = "forest-fire"
+            grid = "610881103001002"
+            position = [110.2345, 39.1234]
+            [cameras.forest-1.zones.slope]
+            points = [[0.0,0.4],[1.0,0.4],[1.0,1.0],[0.0,1.0]]
+            kinds = ["fire", "smoke"]
+        "#;
+        let config =
+            parse(Path::new("t.toml"), text.to_owned()).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.cameras["forest-1"].zones[0].kinds, [Kind::Fire, Kind::Smoke]);
+        assert!(config.anonymous_viewer);
+    }
+}

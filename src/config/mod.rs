@@ -1,9 +1,11 @@
 //! The configuration as the program uses it: resolved, validated, complete, never changed in place.
 //!
-//! [`file`] holds it as people write it, [`plan`] the difference of two. Every default stands here or in `config/`.
+//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for.
 
 pub mod file;
 pub mod plan;
+pub mod reader;
+pub mod scene;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
