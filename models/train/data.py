@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 import torch
 
-from effects import Flame, Smoke, paste
+from effects import Flame, Smoke, box_of, paste, smoothstep
 from model import FIRE, SMOKE
 import scenes
 
@@ -30,7 +30,7 @@ UNKNOWN = 10
 SIDE = 480  # longest side of a packed picture
 FIRE8_CLASSES = {0: FIRE, 2: SMOKE}  # its class 1, "none", boxes the whole of a clear picture
 # Share of each kind in the stream.
-SHARES = {"fire": 0.19, "smoke": 0.14, "none": 0.14, "hills": 0.12, "drawn": 0.22, "clear": 0.19}
+SHARES = {"fire": 0.15, "smoke": 0.12, "none": 0.12, "hills": 0.11, "drawn": 0.30, "clear": 0.20}
 NO_BOXES = np.zeros((0, 5), np.float32)
 
 
@@ -114,7 +114,52 @@ def clear_crop(rng, pixels, rows):
     return None
 
 
-def burn(rng, picture):
+def cut_flames(pictures):
+    """Sprites (RGBA, box) of real flames: the bright parts of fire boxes, where these end inside the box."""
+    sprites = []
+    for picture in pictures:
+        pixels = picture.pixels()[..., ::-1]
+        for _, x0, y0, x1, y1 in picture.rows[picture.rows[:, 0] == FIRE].astype(int):
+            crop = pixels[max(y0, 0) : y1, max(x0, 0) : x1]
+            if min(crop.shape[:2]) < 24:
+                continue
+            red, blue = crop[..., 0].astype(np.float32), crop[..., 2].astype(np.float32)
+            matte = smoothstep(140, 215, red) * smoothstep(-30, 40, red - blue + 60 * (red > 235))
+            matte = cv2.GaussianBlur(matte, (0, 0), 0.8)
+            rim = np.concatenate([matte[0], matte[:, 0], matte[:, -1]]).mean()
+            if 0.06 < matte.mean() < 0.7 and rim < 0.2:
+                y, x = np.mgrid[-1 : 1 : crop.shape[0] * 1j, -1 : 1 : crop.shape[1] * 1j]
+                matte *= smoothstep(1.0, 0.8, np.maximum(abs(x), abs(y)))
+                sprites.append(np.dstack([crop, (matte * 255).astype(np.uint8)]))
+    return sprites
+
+
+def flame(rng, width, height, t, cuts):
+    """(rgba, box) of one flame: drawn, or cut out of a real picture."""
+    if len(cuts) == 0 or rng.random() < 0.5:
+        return Flame(int(rng.integers(1 << 31)), (width, height)).at(t)
+    rgba = cv2.resize(cuts[rng.integers(len(cuts))], (width, height), interpolation=cv2.INTER_AREA)
+    rgba = np.ascontiguousarray(rgba[:, ::-1] if rng.random() < 0.5 else rgba)
+    return rgba, box_of(rgba[..., 3] / 255.0, 0.35)
+
+
+def window(rng, picture, x, y, width, height):
+    """A dark opening with a frame, for a fire behind it; returns a function that sets its bars."""
+    frame = rng.uniform(60, 250, 3).tolist()
+    left, top, right, foot = int(x - width * 0.65), int(y - height * 1.1), int(x + width * 0.65), int(y + height * 0.1)
+    cv2.rectangle(picture, (left, top), (right, foot), rng.uniform(5, 70, 3).tolist(), -1)
+
+    def bars():
+        thick = max(1, int(width * 0.06))
+        cv2.rectangle(picture, (left, top), (right, foot), frame, thick)
+        for i in range(1, int(rng.integers(1, 4))):
+            at = left + (right - left) * i // 3
+            cv2.line(picture, (at, top), (at, foot), frame, max(1, thick // 2))
+
+    return bars
+
+
+def burn(rng, picture, cuts):
     """Draw fire, smoke or both into an RGB picture; returns the rows."""
     height, width = picture.shape[:2]
     rows = []
@@ -136,22 +181,26 @@ def burn(rng, picture):
                 rows.append((SMOKE, *placed))
         if what != "smoke":
             # One fire, or a line of them close together that counts as one.
-            line, flame = int(rng.choice([1, 1, 1, 2, 4])), None
+            line, whole = int(rng.choice([1, 1, 1, 2, 4])), None
+            flame_h = int(max(8, tall * rng.uniform(0.6, 1.0)))
+            flame_w = int(max(8, flame_h * rng.uniform(0.45, 1.5)))
+            bars = window(rng, picture, foot_x, foot_y, flame_w, flame_h) if line == 1 and rng.random() < 0.25 else None
+            opacity = rng.uniform(0.6, 1.0)
             for i in range(line):
-                flame_h = int(max(8, tall * rng.uniform(0.6, 1.0)))
-                flame_w = int(max(8, flame_h * rng.uniform(0.45, 1.5)))
-                sprite = Flame(int(rng.integers(1 << 31)), (flame_w, flame_h))
-                placed = paste(picture, *sprite.at(t), int(foot_x + (i - line / 2) * flame_w * 0.6), int(foot_y - flame_h * rng.uniform(0.95, 1.05)))
+                x, y = int(foot_x + (i * 0.6 - line * 0.3 - 0.2) * flame_w), int(foot_y - flame_h * rng.uniform(0.95, 1.05))
+                placed = paste(picture, *flame(rng, flame_w, flame_h, t, cuts), x, y, opacity)
                 if placed:
-                    flame = placed if flame is None else (min(flame[0], placed[0]), min(flame[1], placed[1]), max(flame[2], placed[2]), max(flame[3], placed[3]))
-            if flame:
-                rows.append((FIRE, *flame))
+                    whole = placed if whole is None else (*np.minimum(whole[:2], placed[:2]), *np.maximum(whole[2:], placed[2:]))
+            if bars:
+                bars()
+            if whole:
+                rows.append((FIRE, *whole))
     return rows
 
 
 def draw(job):
     """One drawn picture: a place, drawn or a clear part of a real one, burning or not."""
-    seed, kind, real = job
+    seed, kind, real, cuts = job
     rng = np.random.default_rng([21, seed])
     picture = None
     if real is not None:
@@ -164,7 +213,7 @@ def draw(job):
     for _ in range(int(rng.choice([1, 1, 2, 3])) if kind == "clear" else int(rng.random() < 0.4)):
         picture = scenes.lookalike(rng, picture)
     if kind == "drawn":
-        rows = burn(rng, picture)
+        rows = burn(rng, picture, cuts)
     picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 1.1))
     return Picture(kind, encode(picture[..., ::-1], rng.uniform(35, 95)), np.array(rows, np.float32).reshape(-1, 5))
 
@@ -174,10 +223,11 @@ def build(data, split, drawn, clear, seed):
     real = [Picture(kind, encode(pixels), rows) for kind, pixels, rows in read_sets(data, split)]
     places = [p for p in real if p.kind in ("none", "hills")]
     rng = np.random.default_rng([20, seed])
-    jobs = []
+    cuts, jobs = cut_flames([p for p in real if p.kind == "fire"]), []
     for i in range(drawn + clear):
         place = places[rng.integers(len(places))] if places and rng.random() < 0.5 else None
-        jobs.append((seed * 1_000_000 + i, "drawn" if i < drawn else "clear", place))
+        few = [cuts[k] for k in rng.integers(len(cuts), size=4)] if cuts else []
+        jobs.append((seed * 1_000_000 + i, "drawn" if i < drawn else "clear", place, few))
     with Pool(2) as pool:
         return real + pool.map(draw, jobs, chunksize=16)
 

@@ -192,7 +192,7 @@ def lookalike(rng, picture):
     """The picture with one thing that resembles fire or smoke and is neither."""
     height, width = picture.shape[:2]
     x, y = grid(width, height)
-    kind = rng.choice(["lamp", "lights", "sun", "clothing", "lorry", "tree", "cloud", "fog", "shine"])
+    kind = rng.choice(["lamp", "lights", "sun", "sunrise", "clothing", "lorry", "tree", "cloud", "fog", "shine"])
     at = rng.uniform(0.05, 0.95, 2) * (width, height)
     if kind == "lamp":
         for _ in range(int(rng.integers(1, 5))):
@@ -213,6 +213,20 @@ def lookalike(rng, picture):
             ring = np.exp(-((np.hypot(x * height - spot[0], y * height - spot[1]) / radius - 0.7) ** 2) * 6)
             tint = rng.choice([(255, 140, 60), (120, 255, 140), (255, 80, 120), (255, 220, 150)])
             picture = np.clip(picture + np.asarray(tint) * (ring * rng.uniform(0.1, 0.4))[..., None], 0, 255).astype(np.uint8)
+    elif kind == "sunrise":
+        # Dark land below a burnt-out sun in an orange sky, with drops of flare.
+        low = rng.uniform(0.3, 0.7)
+        tint = np.array([255, rng.uniform(110, 190), rng.uniform(20, 90)], np.float32)
+        away = np.hypot(x - at[0] / height, (y - low) * rng.uniform(1.0, 2.5))
+        glow = np.exp(-away * rng.uniform(1.5, 5.0)) * rng.uniform(0.6, 1.2)
+        dark = smoothstep(low, low + 0.05, y + 0.1 * (texture(rng, x, 0 * y, 3.0, 4)[:1] - 0.5))
+        picture = picture * (1 - rng.uniform(0.5, 0.85) * dark)[..., None] + tint * (glow * (1 - 0.85 * dark))[..., None]
+        picture = np.clip(picture, 0, 255).astype(np.uint8)
+        picture = add_light(picture, (at[0], low * height), height * rng.uniform(0.02, 0.1), tint, rng.uniform(0.7, 1.2))
+        for _ in range(int(rng.integers(0, 7))):
+            spot, radius = rng.uniform(0, 1, 2) * (width, height), height * rng.uniform(0.01, 0.08)
+            disc = smoothstep(1.1, 0.8, np.hypot(x * height - spot[0], y * height - spot[1]) / radius)
+            picture = np.clip(picture + tint * (disc * rng.uniform(0.08, 0.4))[..., None], 0, 255).astype(np.uint8)
     elif kind == "clothing":
         tall = height * rng.uniform(0.06, 0.4)
         wide, colour = tall * 0.32, shade(rng, ORANGES[rng.integers(len(ORANGES))])

@@ -35,7 +35,7 @@ def groups(model):
     kinds = {"deep": [], "heads": [], "classes": []}
     for name, parameter in model.named_parameters():
         kinds["classes" if ".classes." in name else "heads" if name.startswith("heads") else "deep"].append(parameter)
-    shares = {"deep": 0.15, "heads": 0.6, "classes": 2.0}
+    shares = {"deep": 0.4, "heads": 1.0, "classes": 2.0}
     return [{"params": kinds[kind], "share": shares[kind]} for kind in kinds]
 
 
@@ -52,6 +52,7 @@ def main():
     parser.add_argument("--data", type=Path, default=here / "../../../shared/training")
     parser.add_argument("--weights", type=Path, default=here / "../../../shared/models/yolox_nano_416.onnx")
     parser.add_argument("--work", type=Path, default=here / "../../data/train", help="pack and checkpoints")
+    parser.add_argument("--begin", type=Path, help="checkpoint whose averaged weights to begin with")
     parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rate", type=float, default=5e-4)
@@ -68,6 +69,8 @@ def main():
     print(f"{len(pictures)} pictures", flush=True)
 
     model = initialise(Watch(), args.weights).to(memory_format=torch.channels_last)
+    if args.begin:
+        model.load_state_dict(torch.load(args.begin)["average"])
     teacher = initialise(Watch(classes=80), args.weights).eval().to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.AdamW(groups(model), weight_decay=1e-3)
