@@ -2,28 +2,127 @@
 //!
 //! One writer (the camera), any number of readers, each with its own cursor. A reader that falls behind gets a typed
 //! skip and goes on at the newest random access point; it never holds the writer up. Bytes are bounded per stream and
-//! globally; the newest random access point and what follows always stay.
+//! globally; the newest random access point and what follows always stay, unless they alone pass [`HARD_CAP`].
 //!
 //! What does not belong here: sockets, and who reads.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::watch;
 
 use crate::config::Id;
 use crate::media::cmaf::Part;
-use crate::media::rtp::Packets;
+use crate::media::rtp::{Packetiser, Packets};
 use crate::media::{AccessUnit, AudioParams, Feed, Sample, VideoParams};
+
+/// Bytes of one stream beyond which even the newest random access point and what follows are dropped: a camera at
+/// 8 Mbit/s gets there after a minute without a key picture.
+pub const HARD_CAP: usize = 64 << 20;
+
+/// What a sample costs beside its payload, so that a flood of empty ones is bounded too.
+const ENTRY_COST: usize = 256;
+
+/// How far back parts are kept: what HLS playlists show, and a margin for players that are late.
+const PARTS_90K: i64 = 30 * crate::media::VIDEO_CLOCK;
+
+/// Bytes that all streams made from it may keep together beyond their newest random access points.
+#[derive(Debug)]
+pub struct Budget {
+    total: usize,
+    used: AtomicUsize,
+}
+
+impl Budget {
+    pub fn new(total: usize) -> Arc<Budget> {
+        Arc::new(Budget { total, used: AtomicUsize::new(0) })
+    }
+
+    fn exceeded(&self) -> bool {
+        self.used.load(Ordering::Relaxed) > self.total
+    }
+
+    /// One stream's share goes from `from` to `to` bytes.
+    fn account(&self, from: usize, to: usize) {
+        if to >= from {
+            self.used.fetch_add(to - from, Ordering::Relaxed);
+        } else {
+            self.used.fetch_sub(from - to, Ordering::Relaxed);
+        }
+    }
+}
 
 /// The live ring of one feed of one camera. Outlives sessions: readers stay while the camera is away.
 pub struct LiveStream {
     pub camera: Id,
     pub feed: Feed,
+    cap: usize,
+    budget: Arc<Budget>,
+    ring: Mutex<Ring>,
+    /// Counts pushes. Always signalled after the lock on `ring` is released.
+    pushes: watch::Sender<u64>,
+    params: watch::Sender<Option<StreamParams>>,
 }
 
 /// Parameters of the stream as last seen; kept while the camera is away.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StreamParams {
     pub video: Arc<VideoParams>,
     pub audio: Option<Arc<AudioParams>>,
+}
+
+struct Ring {
+    entries: VecDeque<Entry>,
+    /// Place of the front entry; places count every entry ever held.
+    first: u64,
+    /// Place of the newest random access point. Entries before it are what a cap may drop.
+    rap: Option<u64>,
+    /// Sum of the entries' costs.
+    entry_bytes: usize,
+    parts: VecDeque<Arc<Part>>,
+    part_bytes: usize,
+    /// Of the last picture pushed, kept or not.
+    newest: Option<Newest>,
+    /// Nothing can be decoded before the next random access point: a new run began, or the hard cap was reached.
+    awaiting_rap: bool,
+    announced_audio: Option<Arc<AudioParams>>,
+    packetiser: Packetiser,
+    /// Entries before this place have their packets, or will never need them. Packets must be made in order, since
+    /// their sequence numbers are shared by every reader.
+    packetised: u64,
+    cursors: usize,
+    online: bool,
+    closed: bool,
+    /// What the budget was told.
+    accounted: usize,
+}
+
+struct Newest {
+    seq: u64,
+    run: u64,
+}
+
+struct Entry {
+    sample: Sample,
+    packets: Option<Arc<Packets>>,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        let data = match &self.sample {
+            Sample::Video(unit) => unit.data.len(),
+            Sample::Audio(frame) => frame.data.len(),
+        };
+        data + ENTRY_COST
+    }
+
+    fn unit(&self) -> Option<&Arc<AccessUnit>> {
+        match &self.sample {
+            Sample::Video(unit) => Some(unit),
+            Sample::Audio(_) => None,
+        }
+    }
 }
 
 /// What a cursor meets.
@@ -38,78 +137,538 @@ pub enum Next {
 }
 
 /// A reader's place in the ring.
-pub struct Cursor {}
+pub struct Cursor {
+    stream: Arc<LiveStream>,
+    /// `None`: at the newest random access point, once there is one.
+    at: Option<u64>,
+    /// The sequence number that the next picture has where none is skipped.
+    expected: Option<u64>,
+    pushes: watch::Receiver<u64>,
+}
 
 impl Cursor {
     /// Waits for the next sample. Cancel safe.
     pub async fn next(&mut self) -> Next {
-        todo!()
+        loop {
+            self.pushes.borrow_and_update();
+            if let Some(next) = self.poll() {
+                return next;
+            }
+            if self.pushes.changed().await.is_err() {
+                return Next::Closed;
+            }
+        }
+    }
+
+    fn poll(&mut self) -> Option<Next> {
+        let mut ring = self.stream.lock();
+        if ring.closed {
+            return Some(Next::Closed);
+        }
+        let at = match self.at {
+            Some(at) if at >= ring.first => at,
+            _ => {
+                let rap = ring.rap?;
+                self.at = Some(rap);
+                let seq = ring.entry(rap)?.unit()?.seq;
+                let skipped = self.expected.map_or(0, |expected| seq.saturating_sub(expected));
+                self.expected = Some(seq);
+                if skipped > 0 {
+                    return Some(Next::Skipped(skipped));
+                }
+                rap
+            }
+        };
+        ring.packetise_to(at);
+        let entry = ring.entry(at)?;
+        if let Some(unit) = entry.unit() {
+            self.expected = Some(unit.seq + 1);
+        }
+        self.at = Some(at + 1);
+        Some(Next::Sample(entry.sample.clone(), entry.packets.clone().unwrap_or_default()))
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        self.stream.lock().cursors -= 1;
+    }
+}
+
+impl Ring {
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn entry(&self, place: u64) -> Option<&Entry> {
+        self.entries.get(usize::try_from(place.checked_sub(self.first)?).ok()?)
+    }
+
+    fn units(&self) -> impl DoubleEndedIterator<Item = &Arc<AccessUnit>> {
+        self.entries.iter().filter_map(Entry::unit)
+    }
+
+    /// Makes the packets of every entry up to and including `place` that lacks them.
+    fn packetise_to(&mut self, place: u64) {
+        let from = self.packetised.max(self.first);
+        let to = (place + 1).min(self.end());
+        for at in from..to {
+            if let Some(entry) = self.entries.get_mut((at - self.first) as usize) {
+                entry.packets = Some(Arc::new(self.packetiser.packetise(&entry.sample)));
+            }
+        }
+        self.packetised = self.packetised.max(to);
+    }
+
+    fn push(&mut self, sample: Sample) {
+        let mut is_rap = false;
+        if let Sample::Video(unit) = &sample {
+            is_rap = unit.is_rap;
+            let new_run = self.newest.as_ref().is_none_or(|newest| newest.run != unit.run);
+            self.awaiting_rap = (self.awaiting_rap || new_run) && !is_rap;
+            self.newest = Some(Newest { seq: unit.seq, run: unit.run });
+        }
+        if self.awaiting_rap || (self.rap.is_none() && !is_rap) {
+            return;
+        }
+        if is_rap {
+            self.rap = Some(self.end());
+        }
+        let entry = Entry { sample, packets: None };
+        self.entry_bytes += entry.cost();
+        self.entries.push_back(entry);
+    }
+
+    fn push_part(&mut self, part: Arc<Part>) {
+        let horizon = part.start_90k + part.duration_90k - PARTS_90K;
+        self.part_bytes += part.len();
+        self.parts.push_back(part);
+        self.drop_parts(|_, oldest| oldest.start_90k < horizon);
+    }
+
+    /// Drops the oldest parts while `too_much`, never the newest independent part and what follows.
+    fn drop_parts(&mut self, too_much: impl Fn(usize, &Part) -> bool) {
+        let mut spare = self.parts.iter().rposition(|part| part.independent).unwrap_or(0);
+        while spare > 0 {
+            let Some(oldest) = self.parts.front() else { return };
+            if !too_much(self.part_bytes, oldest) {
+                return;
+            }
+            self.part_bytes -= oldest.len();
+            self.parts.pop_front();
+            spare -= 1;
+        }
+    }
+
+    /// Parts are slices of the samples' payloads, so the larger of the two is about what memory is held.
+    fn held(&self) -> usize {
+        self.entry_bytes.max(self.part_bytes)
+    }
+
+    fn trim(&mut self, cap: usize, budget: &Budget) {
+        let hard = HARD_CAP.max(cap);
+        if self.entry_bytes > hard {
+            self.first = self.end();
+            self.entries.clear();
+            self.entry_bytes = 0;
+            self.rap = None;
+            self.awaiting_rap = true;
+        }
+        if self.part_bytes > hard {
+            self.parts.clear();
+            self.part_bytes = 0;
+        }
+        // Under pressure from all streams together each gives up, with its next push, what it does not need.
+        let cap = if budget.exceeded() { 0 } else { cap };
+        while self.entry_bytes > cap && self.rap.is_some_and(|rap| self.first < rap) {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.entry_bytes -= oldest.cost();
+            self.first += 1;
+        }
+        self.drop_parts(|bytes, _| bytes > cap);
+        let held = self.held();
+        budget.account(self.accounted, held);
+        self.accounted = held;
     }
 }
 
 impl LiveStream {
     /// `cap`: bytes kept of this stream, not counting the newest random access point and what follows.
     pub fn new(camera: Id, feed: Feed, cap: usize) -> Arc<LiveStream> {
-        let _ = cap;
-        Arc::new(LiveStream { camera, feed })
+        LiveStream::within(&Budget::new(usize::MAX), camera, feed, cap)
+    }
+
+    /// The same with a budget that it shares with other streams.
+    pub fn within(budget: &Arc<Budget>, camera: Id, feed: Feed, cap: usize) -> Arc<LiveStream> {
+        let ring = Ring {
+            entries: VecDeque::new(),
+            first: 0,
+            rap: None,
+            entry_bytes: 0,
+            parts: VecDeque::new(),
+            part_bytes: 0,
+            newest: None,
+            awaiting_rap: true,
+            announced_audio: None,
+            packetiser: Packetiser::new(rand::random()),
+            packetised: 0,
+            cursors: 0,
+            online: false,
+            closed: false,
+            accounted: 0,
+        };
+        Arc::new(LiveStream {
+            camera,
+            feed,
+            cap,
+            budget: budget.clone(),
+            ring: Mutex::new(ring),
+            pushes: watch::Sender::new(0),
+            params: watch::Sender::new(None),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn signal(&self) {
+        self.pushes.send_modify(|count| *count += 1);
     }
 
     pub fn push(&self, sample: Sample) {
-        let _ = sample;
-        todo!()
+        let video = match &sample {
+            Sample::Video(unit) => Some(unit.params.clone()),
+            Sample::Audio(_) => None,
+        };
+        let audio = {
+            let mut ring = self.lock();
+            if let Sample::Audio(frame) = &sample {
+                ring.announced_audio = Some(frame.params.clone());
+            }
+            ring.push(sample);
+            ring.trim(self.cap, &self.budget);
+            ring.announced_audio.clone()
+        };
+        self.update_params(video, audio);
+        self.signal();
+    }
+
+    /// What audio the session that begins has, so that [`params`](Self::params) tell of it before its first frame.
+    pub fn announce_audio(&self, audio: Option<Arc<AudioParams>>) {
+        self.lock().announced_audio = audio.clone();
+        self.update_params(None, audio);
+    }
+
+    fn update_params(&self, video: Option<Arc<VideoParams>>, audio: Option<Arc<AudioParams>>) {
+        self.params.send_if_modified(|params| {
+            let Some(video) = video.or_else(|| params.as_ref().map(|params| params.video.clone())) else {
+                return false;
+            };
+            let changed = params.as_ref().is_none_or(|old| {
+                !(Arc::ptr_eq(&old.video, &video) || old.video == video) || old.audio != audio
+            });
+            if changed {
+                *params = Some(StreamParams { video, audio });
+            }
+            changed
+        });
     }
 
     pub fn push_part(&self, part: Arc<Part>) {
-        let _ = part;
-        todo!()
+        {
+            let mut ring = self.lock();
+            ring.push_part(part);
+            ring.trim(self.cap, &self.budget);
+        }
+        self.signal();
     }
 
     /// The camera is gone or back; readers stay either way.
     pub fn set_online(&self, online: bool) {
-        let _ = online;
-        todo!()
+        self.lock().online = online;
+        self.signal();
     }
 
     pub fn is_online(&self) -> bool {
-        todo!()
+        self.lock().online
     }
 
     /// Ends every cursor: the camera is no longer configured.
     pub fn close(&self) {
-        todo!()
+        {
+            let mut ring = self.lock();
+            ring.closed = true;
+            ring.online = false;
+        }
+        self.signal();
+    }
+
+    /// The cursors have ended, and so should whoever waits on [`subscribe`](Self::subscribe).
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     pub fn params(&self) -> Option<StreamParams> {
-        todo!()
+        self.params.borrow().clone()
     }
 
     /// Waits until the first picture's parameters are known.
     pub async fn wait_params(&self) -> StreamParams {
-        todo!()
+        let mut params = self.params.subscribe();
+        loop {
+            if let Some(params) = params.borrow_and_update().clone() {
+                return params;
+            }
+            if params.changed().await.is_err() {
+                // The sender is a field of `self`: it lives as long as this future.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// A cursor at the newest random access point.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
-        todo!()
+        let mut ring = self.lock();
+        if ring.cursors == 0 {
+            // Nobody needs packets of what lies before.
+            ring.packetised = ring.packetised.max(ring.rap.unwrap_or(ring.first));
+        }
+        ring.cursors += 1;
+        let at = ring.rap;
+        drop(ring);
+        Cursor { stream: self.clone(), at, expected: None, pushes: self.pushes.subscribe() }
     }
 
     pub fn newest_rap(&self) -> Option<Arc<AccessUnit>> {
-        todo!()
+        let ring = self.lock();
+        ring.entry(ring.rap?)?.unit().cloned()
     }
 
     /// The access units after `seq` (exclusive) up to now, or `None` where they are no longer all held.
     pub fn since(&self, seq: u64) -> Option<Vec<Arc<AccessUnit>>> {
-        let _ = seq;
-        todo!()
+        let ring = self.lock();
+        let Some(newest) = &ring.newest else { return Some(Vec::new()) };
+        let mut units: Vec<_> = ring.units().rev().take_while(|unit| unit.seq > seq).cloned().collect();
+        units.reverse();
+        (units.len() as u64 == newest.seq.saturating_sub(seq)).then_some(units)
     }
 
     /// Rises with every pushed sample and part; a receiver wakes whoever waits for more.
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.pushes.subscribe()
     }
 
     /// The parts held now, oldest first (about the last 30 s).
     pub fn parts(&self) -> Vec<Arc<Part>> {
-        todo!()
+        self.lock().parts.iter().cloned().collect()
+    }
+}
+
+impl Drop for LiveStream {
+    fn drop(&mut self) {
+        let accounted = self.lock().accounted;
+        self.budget.account(accounted, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::media::cmaf::Init;
+    use crate::media::{AudioCodec, AudioFrame, VideoCodec};
+
+    fn video_params() -> Arc<VideoParams> {
+        Arc::new(VideoParams {
+            codec: VideoCodec::H264,
+            parameter_sets: Vec::new(),
+            width: 640,
+            height: 360,
+            reorder: 0,
+            rfc6381: "avc1.640028".into(),
+        })
+    }
+
+    fn unit(seq: u64, run: u64, is_rap: bool, bytes: usize) -> Sample {
+        let at = seq as i64 * 3600;
+        Sample::Video(Arc::new(AccessUnit {
+            seq,
+            run,
+            pts_90k: at,
+            dts_90k: at,
+            is_rap,
+            params: video_params(),
+            data: Bytes::from(vec![0; bytes]),
+        }))
+    }
+
+    fn stream(cap: usize) -> Arc<LiveStream> {
+        LiveStream::new("cam".into(), Feed::Main, cap)
+    }
+
+    async fn sequences(cursor: &mut Cursor, count: usize) -> Vec<String> {
+        let mut met = Vec::new();
+        for _ in 0..count {
+            met.push(match cursor.next().await {
+                Next::Sample(Sample::Video(unit), _) => unit.seq.to_string(),
+                Next::Sample(Sample::Audio(_), _) => "audio".into(),
+                Next::Skipped(count) => format!("skipped {count}"),
+                Next::Closed => "closed".into(),
+            });
+        }
+        met
+    }
+
+    fn holds(stream: &LiveStream) -> Vec<u64> {
+        stream.lock().units().map(|unit| unit.seq).collect()
+    }
+
+    #[test]
+    fn the_cap_drops_what_lies_before_the_newest_rap_and_nothing_after() {
+        let stream = stream(2_500);
+        for seq in 0..10 {
+            stream.push(unit(seq, 1, seq % 5 == 0, 1_000));
+        }
+        assert_eq!(holds(&stream), [5, 6, 7, 8, 9]);
+        assert_eq!(stream.newest_rap().unwrap().seq, 5);
+        assert_eq!(stream.since(6).unwrap().len(), 3);
+        assert_eq!(stream.since(9).unwrap().len(), 0);
+        assert!(stream.since(3).is_none());
+    }
+
+    #[test]
+    fn a_gop_beyond_the_hard_cap_is_dropped_and_the_next_rap_is_kept() {
+        let stream = stream(1_000);
+        for seq in 0..10 {
+            stream.push(unit(seq, 1, seq == 0, HARD_CAP / 8));
+        }
+        assert!(holds(&stream).is_empty());
+        assert!(stream.newest_rap().is_none());
+        assert!(stream.since(4).is_none());
+        stream.push(unit(10, 1, true, 100));
+        assert_eq!(holds(&stream), [10]);
+    }
+
+    #[test]
+    fn streams_under_a_common_budget_give_up_what_they_do_not_need() {
+        let budget = Budget::new(5_000);
+        let a = LiveStream::within(&budget, "a".into(), Feed::Main, 1_000_000);
+        let b = LiveStream::within(&budget, "b".into(), Feed::Main, 1_000_000);
+        for seq in 0..8 {
+            a.push(unit(seq, 1, seq % 2 == 0, 1_000));
+            b.push(unit(seq, 1, seq % 2 == 0, 1_000));
+        }
+        assert!(holds(&a).len() <= 4 && holds(&a).ends_with(&[6, 7]), "{:?}", holds(&a));
+        drop((a, b));
+        assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_new_run_starts_at_its_first_rap() {
+        let stream = stream(1_000_000);
+        stream.push(unit(0, 1, false, 10));
+        assert!(holds(&stream).is_empty());
+        stream.push(unit(1, 1, true, 10));
+        stream.push(unit(2, 2, false, 10));
+        stream.push(unit(3, 2, true, 10));
+        assert_eq!(holds(&stream), [1, 3]);
+        assert!(stream.since(1).is_none(), "a picture of the new run is missing");
+    }
+
+    #[tokio::test]
+    async fn audio_alone_is_not_kept_and_is_announced_before_it_comes() {
+        let stream = stream(1_000_000);
+        let audio = Arc::new(AudioParams { codec: AudioCodec::Pcma, clock_rate: 8000, channels: 1 });
+        stream.announce_audio(Some(audio.clone()));
+        let frame = AudioFrame {
+            run: 1,
+            pts: 0,
+            duration: 160,
+            params: audio.clone(),
+            data: Bytes::from_static(&[0; 160]),
+        };
+        stream.push(Sample::Audio(Arc::new(frame)));
+        assert!(stream.params().is_none() && stream.lock().entries.is_empty());
+        stream.push(unit(0, 1, true, 10));
+        assert_eq!(stream.wait_params().await.audio, Some(audio));
+        stream.set_online(false);
+        assert!(stream.params().is_some());
+        stream.announce_audio(None);
+        assert_eq!(stream.params().unwrap().audio, None);
+    }
+
+    fn part(seq: u64, independent: bool) -> Arc<Part> {
+        let init = Init { video: video_params(), audio: None, origin_90k: 0, bytes: Bytes::new() };
+        Arc::new(Part {
+            run: 1,
+            seq,
+            init: Arc::new(init),
+            header: Bytes::from_static(&[0; 100]),
+            payload: vec![Bytes::from_static(&[0; 900])],
+            start_90k: seq as i64 * 45_000,
+            duration_90k: 45_000,
+            independent,
+            pictures: 12,
+        })
+    }
+
+    #[test]
+    fn parts_go_by_age_and_bytes_but_never_the_newest_independent_one() {
+        let by_age = stream(1_000_000);
+        for seq in 0..100 {
+            by_age.push_part(part(seq, seq % 4 == 0));
+        }
+        let held = by_age.parts();
+        assert_eq!((held[0].seq, held.len()), (40, 60));
+
+        let by_bytes = stream(5_000);
+        for seq in 0..20 {
+            by_bytes.push_part(part(seq, seq == 10));
+        }
+        assert_eq!(by_bytes.parts()[0].seq, 10);
+    }
+
+    #[tokio::test]
+    async fn a_slow_cursor_is_told_what_it_missed_and_goes_on_at_a_rap() {
+        let stream = stream(2_000);
+        stream.push(unit(0, 1, true, 1_000));
+        stream.push(unit(1, 1, false, 1_000));
+        let mut cursor = stream.cursor();
+        assert_eq!(sequences(&mut cursor, 2).await, ["0", "1"]);
+        for seq in 2..9 {
+            stream.push(unit(seq, 1, seq % 4 == 0, 1_000));
+        }
+        assert_eq!(sequences(&mut cursor, 2).await, ["skipped 6", "8"]);
+        stream.close();
+        assert_eq!(sequences(&mut cursor, 1).await, ["closed"]);
+    }
+
+    #[tokio::test]
+    async fn every_reader_gets_the_same_packets() {
+        let stream = stream(1_000_000);
+        stream.push(unit(0, 1, true, 100));
+        stream.push(unit(1, 1, false, 100));
+        let mut early = stream.cursor();
+        stream.push(unit(2, 1, true, 100));
+        let mut late = stream.cursor();
+        let Next::Sample(_, of_late) = late.next().await else { panic!("a sample was due") };
+        let (mut last, mut count) = (None, 0);
+        while count < 3 {
+            let Next::Sample(_, packets) = early.next().await else { panic!("a sample was due") };
+            (last, count) = (Some(packets), count + 1);
+        }
+        assert!(Arc::ptr_eq(&last.unwrap(), &of_late));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_cursor_wakes() {
+        let stream = stream(1_000_000);
+        let mut cursor = stream.cursor();
+        let reader = tokio::spawn(async move { sequences(&mut cursor, 1).await });
+        tokio::task::yield_now().await;
+        stream.push(unit(7, 1, true, 10));
+        assert_eq!(reader.await.unwrap(), ["7"]);
     }
 }
