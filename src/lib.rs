@@ -23,5 +23,6 @@ pub mod live;
 pub mod media;
 pub mod record;
 pub mod relay;
+pub mod simulate;
 pub mod store;
 pub mod vision;

@@ -465,6 +465,36 @@ impl LiveStream {
     }
 }
 
+/// Streams by the path that they are reached at (`forest-1`, `forest-1/sub`, `channels/wall-1`): what the relay serves.
+/// A path belongs to a camera; permission is asked for that camera.
+#[derive(Default)]
+pub struct Directory {
+    streams: std::sync::RwLock<std::collections::BTreeMap<String, Arc<LiveStream>>>,
+}
+
+impl Directory {
+    pub fn get(&self, path: &str) -> Option<Arc<LiveStream>> {
+        self.read().get(path).cloned()
+    }
+
+    /// Every path with its stream, in order.
+    pub fn all(&self) -> Vec<(String, Arc<LiveStream>)> {
+        self.read().iter().map(|(path, stream)| (path.clone(), stream.clone())).collect()
+    }
+
+    pub fn insert(&self, path: impl Into<String>, stream: Arc<LiveStream>) {
+        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(path.into(), stream);
+    }
+
+    pub fn remove(&self, path: &str) {
+        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(path);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<String, Arc<LiveStream>>> {
+        self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
 impl Drop for LiveStream {
     fn drop(&mut self) {
         let accounted = self.lock().accounted;

@@ -72,7 +72,7 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
 fn site(mut table: Reader<'_>) -> Site {
     let id = table.get_or("id", "liuta".to_owned());
     let default = Url::parse("http://127.0.0.1:8080").expect("a constant");
-    let public_url = table.parsed_or("public_url", default, |text| web_url(text));
+    let public_url = table.parsed_or("public_url", default, web_url);
     table.finish(&["id", "public_url"]);
     Site { id, public_url }
 }

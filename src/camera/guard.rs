@@ -1,0 +1,1 @@
+//! A guard against hostile cameras.
