@@ -1,1 +1,483 @@
 //! One RTSP session (retina): from a URL to samples on the box's timeline, with every await under a timeout.
+//!
+//! What does not belong here: what happens to samples, and what happens after a session ([`super`]); how much a
+//! hostile camera may send ([`super::guard`]).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use jiff::Timestamp;
+use retina::client::{
+    Demuxed, PlayOptions, Session as Rtsp, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
+    UdpTransportOptions,
+};
+use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec};
+use url::Url;
+
+use super::guard::{Breach, Guard};
+use crate::config::{Credentials, Transport};
+use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes};
+use crate::media::{
+    AccessUnit, AudioCodec, AudioFrame, AudioParams, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, h265,
+};
+
+/// How long a camera may take for one answer, or send no picture, before its session is over.
+pub const MEDIA_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long pictures may come without one where decoding can start. Cameras that save bits send a key picture every
+/// ten seconds or so.
+const KEY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Where and how a stream is fetched.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Without credentials.
+    pub url: Url,
+    pub credentials: Option<Credentials>,
+    pub transport: Transport,
+}
+
+/// Why a session is over, in words for people. None bears credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    #[error("cannot resolve {host}: {why}; is the camera's url right, and the name server reachable?")]
+    Resolve { host: String, why: String },
+    #[error("cannot connect to {peer}: {why}; is the camera on, and its url right?")]
+    Connect { peer: String, why: String },
+    #[error("{peer} asks for a password: set username and password")]
+    PasswordMissing { peer: String },
+    #[error("{peer} refuses the password: check username and password")]
+    PasswordRefused { peer: String },
+    #[error("{peer} has no stream at {path} (RTSP status {status}): check the path of the url")]
+    NoStream { peer: String, path: String, status: u16 },
+    #[error("{peer} offers no H.264 or H.265 video at this url, but {offered}")]
+    NoVideo { peer: String, offered: String },
+    #[error("{peer}: {during}: {breach}")]
+    Breach { peer: String, during: &'static str, breach: Breach },
+    #[error("{peer}: {during}: {what}")]
+    Protocol { peer: String, during: &'static str, what: String },
+    #[error("{peer} closed the connection")]
+    Closed { peer: String },
+    #[error("{peer} sends no key picture for {} s: shorten its key picture interval", KEY_DEADLINE.as_secs())]
+    NoKeyPicture { peer: String },
+    #[error("{peer}: {clock}")]
+    Clock { peer: String, clock: ClockError },
+}
+
+impl SessionError {
+    /// The camera wants other credentials.
+    pub fn is_password(&self) -> bool {
+        matches!(self, SessionError::PasswordMissing { .. } | SessionError::PasswordRefused { .. })
+    }
+}
+
+/// A playing session. Samples begin with a random access point.
+pub struct Session {
+    peer: String,
+    stream: Demuxed,
+    // Dropped after the stream: shuts the socket down.
+    guard: Guard,
+    codec: VideoCodec,
+    video: usize,
+    audio: Option<Audio>,
+    run: u64,
+    next_seq: u64,
+    params: Option<Arc<VideoParams>>,
+    anchor: Option<ClockAnchor>,
+    decode_times: DecodeTimes,
+    last_picture: Instant,
+    last_rap: Instant,
+    /// The first random access point was a CRA or BLA, and its skipped leading pictures may still come.
+    skip_leading: bool,
+    playing: bool,
+    clock_error: Option<f64>,
+}
+
+struct Audio {
+    stream: usize,
+    params: Arc<AudioParams>,
+    anchor: Option<ClockAnchor>,
+}
+
+impl Session {
+    /// Connects and plays: the video stream, and audio where there is a kind that can be recorded.
+    ///
+    /// Access units are numbered from `next_seq` on, and all bear `run`.
+    pub async fn open(target: &Target, run: u64, next_seq: u64) -> Result<Session, SessionError> {
+        let address = resolve(&target.url).await?;
+        // As people wrote it, for messages.
+        let peer = match target.url.port() {
+            Some(port) => format!("{}:{port}", target.url.host_str().unwrap_or_default()),
+            None => target.url.host_str().unwrap_or_default().to_owned(),
+        };
+        let at = At { peer: &peer, target };
+        let mut url = target.url.clone();
+        // The one address that the guard knows of. Cameras are no virtual hosts.
+        let _ = url.set_ip_host(address.ip());
+        let mut guard = Guard::new(address);
+        let credentials = target.credentials.as_ref().map(|credentials| retina::client::Credentials {
+            username: credentials.username.clone(),
+            password: credentials.password.expose().to_owned(),
+        });
+        // Closing the connection ends a session; a library that goes on asking a hostile camera for TEARDOWN in the
+        // background would do so unguarded.
+        let options = SessionOptions::default()
+            .creds(credentials)
+            .user_agent(format!("liuta/{}", env!("CARGO_PKG_VERSION")))
+            .teardown(TeardownPolicy::Never);
+        let describe = guard.watch(MEDIA_DEADLINE, Rtsp::describe(url, options)).await;
+        let mut rtsp = at.answered("DESCRIBE", describe)?;
+
+        let streams = rtsp.streams();
+        let video = streams.iter().position(|stream| stream.media() == "video" && codec_of(stream).is_some());
+        let Some((video, codec)) = video.and_then(|at| Some((at, codec_of(streams.get(at)?)?))) else {
+            let offered: Vec<_> = streams
+                .iter()
+                .take(8)
+                .map(|stream| printable(&format!("{}/{}", stream.media(), stream.encoding_name())))
+                .collect();
+            let offered = if offered.is_empty() { "nothing".into() } else { offered.join(", ") };
+            return Err(SessionError::NoVideo { peer, offered });
+        };
+        let mut audio = streams.iter().enumerate().find_map(|(at, stream)| {
+            Some(Audio { stream: at, params: Arc::new(audio_params(stream)?), anchor: None })
+        });
+        let udp = target.transport == Transport::Udp;
+        let setup = || {
+            SetupOptions::default().frame_format(FrameFormat::MP4).transport(match target.transport {
+                Transport::Tcp => retina::client::Transport::Tcp(TcpTransportOptions::default()),
+                Transport::Udp => retina::client::Transport::Udp(UdpTransportOptions::default()),
+            })
+        };
+        at.answered("SETUP", guard.watch(MEDIA_DEADLINE, rtsp.setup(video, setup())).await)?;
+        if let Some(track) = &audio {
+            match guard.watch(MEDIA_DEADLINE, rtsp.setup(track.stream, setup())).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::info!("{peer}: goes on without audio: {}", brief(&error));
+                    audio = None;
+                }
+                Err(breach) => return Err(at.breach("SETUP", breach)),
+            }
+        }
+        guard.expect_pictures(udp);
+        let play = guard.watch(MEDIA_DEADLINE, rtsp.play(PlayOptions::default())).await;
+        let stream = at.answered("PLAY", play)?.demuxed().map_err(|error| at.refused("PLAY", &error))?;
+        let now = Instant::now();
+        Ok(Session {
+            params: video_params(&stream, video, codec).ok().map(Arc::new),
+            peer,
+            stream,
+            guard,
+            codec,
+            video,
+            audio,
+            run,
+            next_seq,
+            anchor: None,
+            decode_times: DecodeTimes::new(0),
+            last_picture: now,
+            last_rap: now,
+            skip_leading: false,
+            playing: false,
+            clock_error: None,
+        })
+    }
+
+    /// The audio that was set up.
+    pub fn audio(&self) -> Option<Arc<AudioParams>> {
+        self.audio.as_ref().map(|audio| audio.params.clone())
+    }
+
+    /// What the next access unit's sequence number will be.
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    /// Seconds that the camera's clock is ahead of the box's, by its newest sender report.
+    pub fn clock_error(&self) -> Option<f64> {
+        self.clock_error
+    }
+
+    /// The next sample. Every error ends the session.
+    pub async fn next(&mut self) -> Result<Sample, SessionError> {
+        loop {
+            let left = MEDIA_DEADLINE.saturating_sub(self.last_picture.elapsed());
+            let item = self.guard.watch(left, self.stream.next()).await;
+            let item = match item {
+                Ok(Some(Ok(item))) => item,
+                Ok(Some(Err(error))) => return Err(self.protocol(brief(&error))),
+                Ok(None) => return Err(SessionError::Closed { peer: self.peer.clone() }),
+                Err(breach) => {
+                    let breach = match breach {
+                        Breach::Silent(_) => Breach::Silent(MEDIA_DEADLINE),
+                        flood => flood,
+                    };
+                    return Err(SessionError::Breach { peer: self.peer.clone(), during: "playing", breach });
+                }
+            };
+            let sample = match item {
+                CodecItem::VideoFrame(frame) if frame.stream_id() == self.video => self.picture(frame)?,
+                CodecItem::AudioFrame(frame) => self.sound(&frame),
+                CodecItem::Rtcp(report) => {
+                    self.measure(&report);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(sample) = sample {
+                return Ok(sample);
+            }
+        }
+    }
+
+    fn protocol(&self, what: String) -> SessionError {
+        SessionError::Protocol { peer: self.peer.clone(), during: "playing", what }
+    }
+
+    fn clock(&self, clock: ClockError) -> SessionError {
+        SessionError::Clock { peer: self.peer.clone(), clock }
+    }
+
+    /// `None`: a picture that cannot be decoded, since the session began after what it refers to.
+    fn picture(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<Sample>, SessionError> {
+        self.guard.picture();
+        let arrival = arrival();
+        self.last_picture = Instant::now();
+        if frame.has_new_parameters() || self.params.is_none() {
+            let params =
+                video_params(&self.stream, self.video, self.codec).map_err(|what| self.protocol(what))?;
+            if self.params.as_deref() != Some(&params) {
+                self.decode_times = DecodeTimes::new(params.reorder);
+                self.params = Some(Arc::new(params));
+            }
+        }
+        let Some(params) = self.params.clone() else { return Ok(None) };
+        let rtp = frame.timestamp().timestamp();
+        let data = without_delimiter(self.codec, frame.into_data().into());
+        let Some(slice) = first_slice(self.codec, &data) else { return Ok(None) };
+        let is_rap = self.codec.is_rap(slice);
+        if is_rap {
+            self.last_rap = self.last_picture;
+            self.skip_leading = !self.playing;
+        } else if self.last_rap.elapsed() > KEY_DEADLINE {
+            return Err(SessionError::NoKeyPicture { peer: self.peer.clone() });
+        }
+        let leading = self.codec == VideoCodec::H265 && h265::is_rasl(h265::nal_type(slice));
+        if !(self.playing || is_rap) || (self.skip_leading && leading) {
+            return Ok(None);
+        }
+        if !self.playing {
+            self.playing = true;
+            self.decode_times = DecodeTimes::new(params.reorder);
+        }
+        let anchor = self.anchor.get_or_insert_with(|| ClockAnchor::new(VIDEO_CLOCK as u32, rtp, arrival));
+        let placed = anchor.place(rtp, arrival).and_then(|pts| anchor.check_step(arrival).map(|()| pts));
+        let pts = placed.map_err(|error| self.clock(error))?;
+        let (pts_90k, dts_90k) = self.decode_times.next(pts);
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        let unit = AccessUnit { seq, run: self.run, pts_90k, dts_90k, is_rap, params, data };
+        Ok(Some(Sample::Video(Arc::new(unit))))
+    }
+
+    fn sound(&mut self, frame: &retina::codec::AudioFrame) -> Option<Sample> {
+        let audio = self.audio.as_mut().filter(|audio| self.playing && audio.stream == frame.stream_id())?;
+        let rate = audio.params.clock_rate;
+        let rtp = frame.timestamp().timestamp();
+        let arrival = arrival();
+        let anchor = audio.anchor.get_or_insert_with(|| ClockAnchor::new(rate, rtp, arrival));
+        // Sound that runs away from its pictures is worth less than the pictures.
+        let pts_90k = anchor.place(rtp, arrival).ok()?;
+        let scaled = i128::from(pts_90k) * i128::from(rate) + i128::from(VIDEO_CLOCK / 2);
+        let frame = AudioFrame {
+            run: self.run,
+            pts: scaled.div_euclid(i128::from(VIDEO_CLOCK)) as i64,
+            duration: frame.frame_length().get(),
+            params: audio.params.clone(),
+            data: Bytes::copy_from_slice(frame.data()),
+        };
+        Some(Sample::Audio(Arc::new(frame)))
+    }
+
+    fn measure(&mut self, report: &retina::rtcp::ReceivedCompoundPacket) {
+        if report.stream_id() == self.video
+            && let (Some(anchor), Some(rtp)) = (&self.anchor, report.rtp_timestamp())
+            && let Some(Ok(Some(sender))) = report.pkts().next().map(|packet| packet.as_sender_report())
+        {
+            self.clock_error = Some(anchor.clock_error(sender.ntp_timestamp().0, rtp.timestamp()));
+        }
+    }
+}
+
+/// Whom an answer came from, for messages.
+struct At<'a> {
+    peer: &'a str,
+    target: &'a Target,
+}
+
+impl At<'_> {
+    fn answered<T>(
+        &self,
+        during: &'static str,
+        answer: Result<Result<T, retina::Error>, Breach>,
+    ) -> Result<T, SessionError> {
+        match answer {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.refused(during, &error)),
+            Err(breach) => Err(self.breach(during, breach)),
+        }
+    }
+
+    fn breach(&self, during: &'static str, breach: Breach) -> SessionError {
+        SessionError::Breach { peer: self.peer.to_owned(), during, breach }
+    }
+
+    fn refused(&self, during: &'static str, error: &retina::Error) -> SessionError {
+        const CONNECT: &str = "Unable to connect to RTSP server: ";
+        let peer = self.peer.to_owned();
+        let what = brief(error);
+        match error.status_code() {
+            Some(401) if self.target.credentials.is_none() => SessionError::PasswordMissing { peer },
+            Some(401 | 403) => SessionError::PasswordRefused { peer },
+            Some(status @ (404 | 454)) => {
+                SessionError::NoStream { peer, path: self.target.url.path().to_owned(), status }
+            }
+            _ => match what.strip_prefix(CONNECT) {
+                Some(why) => SessionError::Connect { peer, why: why.to_owned() },
+                None => SessionError::Protocol { peer, during, what },
+            },
+        }
+    }
+}
+
+/// The first line of a library's message, without control characters and of bounded length: a camera wrote parts of
+/// it.
+fn brief(error: &retina::Error) -> String {
+    printable(error.to_string().lines().next().unwrap_or_default())
+}
+
+fn printable(text: &str) -> String {
+    text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+async fn resolve(url: &Url) -> Result<SocketAddr, SessionError> {
+    const RTSP_PORT: u16 = 554;
+    let host = url.host_str().unwrap_or_default();
+    let error = |why: String| SessionError::Resolve { host: host.to_owned(), why };
+    // A literal IPv6 address stands in brackets in a URL.
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let lookup = tokio::net::lookup_host((bare, url.port().unwrap_or(RTSP_PORT)));
+    match tokio::time::timeout(MEDIA_DEADLINE, lookup).await {
+        Ok(Ok(mut addresses)) => addresses.next().ok_or_else(|| error("no address".into())),
+        Ok(Err(why)) => Err(error(why.to_string())),
+        Err(_) => Err(error("no answer".into())),
+    }
+}
+
+fn arrival() -> Arrival {
+    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    Arrival { monotonic: ORIGIN.get_or_init(Instant::now).elapsed(), wall: Timestamp::now() }
+}
+
+fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {
+    match stream.encoding_name() {
+        "h264" => Some(VideoCodec::H264),
+        "h265" => Some(VideoCodec::H265),
+        _ => None,
+    }
+}
+
+fn video_params(stream: &Demuxed, video: usize, codec: VideoCodec) -> Result<VideoParams, String> {
+    let parameters = stream.streams().get(video).and_then(|stream| stream.parameters());
+    let Some(ParametersRef::Video(parameters)) = parameters else {
+        return Err("pictures without parameter sets".into());
+    };
+    let sets = match parameters.codec_params() {
+        VideoParametersCodec::H264 { sps, pps } => vec![sps.clone(), pps.clone()],
+        VideoParametersCodec::H265 { vps, sps, pps } => vec![vps.clone(), sps.clone(), pps.clone()],
+        _ => Vec::new(),
+    };
+    VideoParams::parse(codec, &sets).map_err(|error| error.to_string())
+}
+
+/// Audio that can be recorded, as the SDP tells it.
+fn audio_params(stream: &retina::client::Stream) -> Option<AudioParams> {
+    if stream.media() != "audio" {
+        return None;
+    }
+    let clock_rate = stream.clock_rate_hz();
+    if !(8_000..=192_000).contains(&clock_rate) {
+        return None;
+    }
+    let channels = stream.channels().map_or(1, |channels| channels.get());
+    let (codec, channels) = match stream.encoding_name() {
+        "pcma" => (AudioCodec::Pcma, channels),
+        "pcmu" => (AudioCodec::Pcmu, channels),
+        "mpeg4-generic" => {
+            let Some(ParametersRef::Audio(parameters)) = stream.parameters() else { return None };
+            let config = Bytes::copy_from_slice(parameters.extra_data());
+            (AudioCodec::Aac { config }, parameters.channels().get())
+        }
+        _ => return None,
+    };
+    Some(AudioParams { codec, clock_rate, channels })
+}
+
+fn first_slice(codec: VideoCodec, data: &[u8]) -> Option<&[u8]> {
+    nal_units(data).find(|nal| codec.is_vcl(nal))
+}
+
+/// As [`AccessUnit::nal_units`], before there is one.
+fn nal_units(mut data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = data.split_first_chunk::<4>()?;
+        let (nal, rest) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        data = rest;
+        Some(nal)
+    })
+}
+
+/// Without the access unit delimiter, which stands first where there is one and serves byte streams alone. Parameter
+/// sets are gone already: they stand in `params`, and `avc1` and `hvc1` sample entries allow none in samples.
+fn without_delimiter(codec: VideoCodec, data: Bytes) -> Bytes {
+    let delimiter =
+        nal_units(&data).next().filter(|first| codec.is_delimiter(first)).map(|first| 4 + first.len());
+    match delimiter {
+        Some(length) => data.slice(length..),
+        None => data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::h264;
+
+    #[test]
+    fn a_leading_delimiter_is_cut_off_without_a_copy() {
+        let data = Bytes::from_static(&[0, 0, 0, 2, h264::AUD, 0xf0, 0, 0, 0, 3, 0x65, 1, 2]);
+        let cut = without_delimiter(VideoCodec::H264, data.clone());
+        assert_eq!(cut, data.slice(6..));
+        assert_eq!(cut.as_ptr(), data[6..].as_ptr());
+        assert_eq!(without_delimiter(VideoCodec::H264, cut.clone()), cut);
+        assert_eq!(first_slice(VideoCodec::H264, &data), Some(&[0x65, 1, 2][..]));
+    }
+
+    #[test]
+    fn broken_lengths_end_the_list() {
+        for broken in [&[][..], &[0, 0, 0], &[0, 0, 0, 2, 0x65], &[0xff, 0xff, 0xff, 0xff, 0x65]] {
+            assert_eq!(first_slice(VideoCodec::H264, broken), None);
+            assert_eq!(without_delimiter(VideoCodec::H265, Bytes::copy_from_slice(broken)), broken);
+        }
+    }
+
+    #[test]
+    fn what_a_camera_says_is_printable_and_short() {
+        assert_eq!(printable("a\x1b[31m\nb"), "a [31m b");
+        assert_eq!(printable(&"x".repeat(5000)).len(), 200);
+    }
+}
