@@ -183,6 +183,22 @@ mod tests {
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
     }
 
+    #[tokio::test]
+    async fn https_to_something_else_fails_with_a_cause() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            use tokio::io::AsyncWriteExt;
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _ = socket.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await;
+            }
+        });
+        let url = Url::parse(&format!("https://u:hunter2@{address}/?key=hunter3")).unwrap();
+        let failure = Client::new().post(&url, None, "a.1", Bytes::from_static(b"{}")).await.unwrap_err();
+        assert!(!failure.refused && !failure.cause.contains("hunter"), "{failure:?}");
+        assert!(failure.cause.len() > 20, "{failure:?}");
+    }
+
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));
