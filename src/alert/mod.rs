@@ -1,4 +1,7 @@
 //! From detections to alerts: zone, confirmation, cool-down, and the states of an alert. Pure: no tokio, no SQLite.
+//!
+//! [`zone`] says where a detection counts, [`watch`] when detections become an alert and when it is over, [`picture`]
+//! draws what was seen. What does not belong here: storing, pinning, sending ([`crate::analysis`]).
 
 pub mod picture;
 pub mod watch;
@@ -22,6 +25,7 @@ pub struct Detection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
+    /// Hits gather, not enough of them yet. Never stored or sent: see [`watch`].
     Pending,
     Active,
     Ended,

@@ -1,12 +1,26 @@
 //! HTTP: REST, HLS, recordings, the console's page, metrics, health.
+//!
+//! Every route stands in [`routes`] with what it needs ([`door`]); [`connection`] bounds what a client may cost. What
+//! does not belong here: what anything means; handlers ask the module that knows and put its answer into words.
+
+mod connection;
+pub mod door;
+mod media;
+mod page;
+pub mod problem;
+mod rest;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{Method, Response};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::limit::RequestBodyLimitLayer;
 
-use crate::access::{Access, Links};
+use crate::access::{Access, Action, Links};
 use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
@@ -14,6 +28,11 @@ use crate::live::Directory;
 use crate::record::Ring;
 use crate::store::Store;
 use crate::vision::Vision;
+use door::{Need, Routes, camera_asked_for, camera_in_path, camera_of_channel};
+use problem::Problem;
+
+/// The longest body of a request.
+const MAX_BODY: usize = 64 << 10;
 
 /// What handlers reach.
 #[derive(Clone)]
@@ -31,6 +50,61 @@ pub struct Shared {
 
 /// Serves until `stop`, then lets requests in flight end.
 pub async fn serve(listener: TcpListener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
-    let _ = (listener, state, stop);
-    todo!()
+    connection::serve(listener, router(state), stop).await
+}
+
+/// Every address and what it needs.
+pub fn routes() -> Routes {
+    use Action::*;
+    let live = |camera| Need::Camera(Live, camera);
+    Routes::default()
+        .get("/", Need::Nothing, page::index)
+        .get("/console", Need::Nothing, page::console)
+        .get("/assets/{file}", Need::Nothing, page::asset)
+        .get("/healthz", Need::Nothing, rest::healthz)
+        .get("/metrics", Need::Action(Metrics), rest::metrics)
+        .on(Method::POST, "/api/v1/session", Need::Nothing, rest::sign_in)
+        .on(Method::DELETE, "/api/v1/session", Need::Nothing, rest::sign_out)
+        .get("/api/v1/session", Need::Nothing, rest::session)
+        .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
+        .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
+        .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)
+        .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)
+        .get("/api/v1/alerts/{id}/clip.mp4", Need::Linked(Alerts), media::clip)
+        .get("/api/v1/detections", Need::Action(Alerts), rest::detections)
+        .get("/list", Need::Camera(Recordings, camera_asked_for), media::list)
+        .get("/get", Need::Camera(Recordings, camera_asked_for), media::get)
+        .get("/{camera}/frame.jpeg", live(camera_in_path), media::frame)
+        .get("/{camera}/{file}", live(camera_in_path), media::hls)
+        .get("/{camera}/sub/{file}", live(camera_in_path), media::hls_sub)
+        .get("/channels/{channel}/{file}", live(camera_of_channel), media::hls_channel)
+}
+
+fn router(state: Shared) -> Router {
+    routes()
+        .into_router()
+        .fallback(|| async { Problem::not_found("there is nothing at this address") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(axum::middleware::map_response(secure))
+        .with_state(state)
+}
+
+/// What every answer says to browsers: nothing foreign is loaded, nothing is framed, nothing is guessed, nothing is
+/// kept that the handler did not allow.
+async fn secure<B>(mut response: Response<B>) -> Response<B> {
+    const POLICY: &str = "default-src 'self'; img-src 'self' blob:; media-src 'self' blob:; object-src 'none'; \
+                          base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+    let said: [(HeaderName, &str); 4] = [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ];
+    let headers = response.headers_mut();
+    for (name, value) in said {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
 }

@@ -1,0 +1,179 @@
+//! Moving pictures over HTTP: HLS, single pictures, recordings, the clips of alerts.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Semaphore;
+
+use super::door::{Answer, Asked};
+use super::problem::Problem;
+use crate::record::Stretch;
+use crate::relay::hls;
+
+/// The longest range that one export gives.
+const MAX_EXPORT: f64 = 24.0 * 3600.0;
+/// How far back `/list` reaches where the request says nothing: more than any ring holds.
+const LIST_BACK: SignedDuration = SignedDuration::from_hours(24 * 400);
+/// An export that has not given its first bytes by then will give none.
+const EXPORT_PATIENCE: Duration = Duration::from_secs(20);
+const PICTURE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Single pictures in the making at once: they share the worker with the looks, and whoever may watch may ask.
+static PICTURES: Semaphore = Semaphore::const_new(4);
+
+/// `/{camera}/{file}`
+pub async fn hls(asked: Asked) -> Answer {
+    play(&asked, asked.path("camera")).await
+}
+
+/// `/{camera}/sub/{file}`
+pub async fn hls_sub(asked: Asked) -> Answer {
+    play(&asked, &format!("{}/sub", asked.path("camera"))).await
+}
+
+/// `/channels/{channel}/{file}`
+pub async fn hls_channel(asked: Asked) -> Answer {
+    play(&asked, &format!("channels/{}", asked.path("channel"))).await
+}
+
+async fn play(asked: &Asked, path: &str) -> Answer {
+    let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
+    let file = asked.path("file");
+    Ok(match hls::answer(&stream, file).await {
+        hls::Answer::Playlist(text) => typed("application/vnd.apple.mpegurl", text),
+        hls::Answer::Init(bytes) => typed("video/mp4", bytes),
+        hls::Answer::Segment(slices) => {
+            let length: usize = slices.iter().map(Bytes::len).sum();
+            let slices = futures::stream::iter(slices.into_iter().map(Ok::<_, std::io::Error>));
+            let mut response = typed("video/mp4", Body::from_stream(slices));
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+            response
+        }
+        hls::Answer::Gone => {
+            return Err(Problem::not_found(format!("{path} has no {file}, or no longer")));
+        }
+        hls::Answer::NotYet(seconds) => {
+            return Err(Problem::unavailable("the camera has sent nothing playable yet", seconds));
+        }
+    })
+}
+
+/// `/{camera}/frame.jpeg[?width=PIXELS]`: the newest key picture.
+pub async fn frame(asked: Asked) -> Answer {
+    let path = asked.path("camera");
+    let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
+    let width = match asked.query("width").map(str::parse) {
+        None => None,
+        Some(Ok(width @ 16..=8192)) => Some(width),
+        Some(_) => return Err(Problem::bad_request("width: 16 to 8192 pixels")),
+    };
+    let making = async {
+        let _place = PICTURES.acquire().await;
+        asked.state.vision.picture(&stream, width).await
+    };
+    let picture = tokio::time::timeout(PICTURE_PATIENCE, making).await;
+    let picture = picture.map_err(|_| Problem::unavailable("the picture was not made in time", 5))??;
+    let mut response = typed("image/jpeg", picture.jpeg);
+    if let Ok(capture) = HeaderValue::from_str(&picture.capture.to_string()) {
+        response.headers_mut().insert("x-capture-time", capture);
+    }
+    Ok(response)
+}
+
+/// `/list?path=CAMERA[&start=…][&end=…]`
+pub async fn list(asked: Asked) -> Answer {
+    let camera = known_camera(&asked)?;
+    let now = Timestamp::now();
+    let start = asked.time("start")?.unwrap_or(now - LIST_BACK);
+    let end = asked.time("end")?.unwrap_or(now + SignedDuration::from_secs(60));
+    if end <= start {
+        return Err(Problem::bad_request("end: not after start"));
+    }
+    let asked_for = camera.clone();
+    let stretches = asked.ask(move |state| state.ring.list(&asked_for, start..end)).await?;
+    let public = asked.state.config.load().site.public_url.clone();
+    let seconds = |start: Timestamp, end: Timestamp| end.duration_since(start).as_secs_f64();
+    let told = stretches.into_iter().map(|stretch| match stretch {
+        Stretch::Recorded { start, end } => {
+            let duration = seconds(start, end);
+            let mut url = public.clone();
+            url.set_path(&format!("{}/get", url.path().trim_end_matches('/')));
+            url.query_pairs_mut()
+                .append_pair("path", &camera)
+                .append_pair("start", &start.to_string())
+                .append_pair("duration", &duration.to_string());
+            serde_json::json!({ "start": start, "duration": duration, "url": url.as_str() })
+        }
+        Stretch::Gap { start, end, cause } => {
+            serde_json::json!({ "start": start, "duration": seconds(start, end), "gap": cause })
+        }
+    });
+    Ok(axum::Json(told.collect::<Vec<_>>()).into_response())
+}
+
+/// `/get?path=CAMERA&start=…&duration=SECONDS`
+pub async fn get(asked: Asked) -> Answer {
+    let camera = known_camera(&asked)?;
+    let start = asked.time("start")?.ok_or_else(|| Problem::bad_request("start: is missing"))?;
+    let duration = asked.query("duration").ok_or_else(|| Problem::bad_request("duration: is missing"))?;
+    let seconds = duration.strip_suffix('s').unwrap_or(duration).parse::<f64>().ok();
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= MAX_EXPORT) else {
+        let detail = format!("duration: seconds were expected, more than 0 and at most {MAX_EXPORT}");
+        return Err(Problem::bad_request(detail));
+    };
+    let end = start.checked_add(SignedDuration::from_secs_f64(seconds));
+    let end = end.map_err(|_| Problem::bad_request("start: too far in the future"))?;
+    export(&asked, camera, start..end).await
+}
+
+/// `/api/v1/alerts/{id}/clip.mp4`
+pub async fn clip(asked: Asked) -> Answer {
+    let alert = super::rest::the_alert(&asked).await?;
+    export(&asked, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await
+}
+
+async fn export(asked: &Asked, camera: String, range: Range<Timestamp>) -> Answer {
+    let name = format!("{camera}_{}.mp4", range.start.strftime("%Y%m%dT%H%M%SZ"));
+    let mut chunks = asked.ask(move |state| state.ring.export(&camera, range)).await?;
+    // What fails at once is still an answer; later it can only be a cut.
+    let first = match tokio::time::timeout(EXPORT_PATIENCE, chunks.recv()).await {
+        Ok(Some(Ok(first))) => first,
+        Ok(Some(Err(error))) => {
+            tracing::error!("api: export: {error}");
+            return Err(Problem::internal("the recording cannot be read; the box's log says why"));
+        }
+        Ok(None) => return Err(Problem::not_found("nothing is recorded in that range")),
+        Err(_) => return Err(Problem::unavailable("the recording could not be read in time", 10)),
+    };
+    let rest = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx));
+    let whole = futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest);
+    let mut response = typed("video/mp4", Body::from_stream(whole));
+    // Ids and times hold nothing that would need escaping.
+    if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    Ok(response)
+}
+
+/// The camera of `?path=…`. One that is no longer configured may still have a past, so only the form is judged.
+fn known_camera(asked: &Asked) -> Result<String, Problem> {
+    let camera = asked.query("path").unwrap_or_default();
+    let well_formed = (1..=63).contains(&camera.len())
+        && camera.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
+    if !well_formed {
+        return Err(Problem::bad_request("path: a camera's id was expected"));
+    }
+    Ok(camera.to_owned())
+}
+
+fn no_stream(path: &str) -> Problem {
+    Problem::not_found(format!("there is no camera at {path:?}; /api/v1/cameras lists them"))
+}
+
+pub(super) fn typed(content_type: &'static str, body: impl Into<Body>) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], body.into()).into_response()
+}

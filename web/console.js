@@ -1,0 +1,294 @@
+// The console's first page: every camera live, the alerts with their pictures.
+
+import { Player } from './player.js';
+import { kind, locale, switchLanguage, translate, word } from './words.js';
+
+const CAMERAS_EVERY = 5000;
+const ALERTS_EVERY = 2000;
+
+const $ = (id) => document.getElementById(id);
+const tiles = new Map(); // camera id → { figure, player, camera, state }
+const cards = new Map(); // alert id → { item, revision }
+let session = { name: null, may: {} };
+let older = []; // pages fetched by hand, below the newest
+let olderCursor = null;
+let newestSeen = null;
+
+async function api(path, options = {}) {
+  const response = await fetch(path, { ...options, signal: AbortSignal.timeout(15000) });
+  if (!response.ok) throw Object.assign(new Error(`${path}: ${response.status}`), { status: response.status });
+  return response.status === 204 ? null : response.json();
+}
+
+function make(tag, className, text) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text !== undefined) element.textContent = text;
+  return element;
+}
+
+// Live.
+
+function tile(camera) {
+  const figure = make('figure', 'tile');
+  const video = make('video');
+  Object.assign(video, { muted: true, autoplay: true, playsInline: true, hidden: true });
+  const image = make('img');
+  image.hidden = true;
+  const state = make('div', 'state', word('starting'));
+  state.setAttribute('role', 'status');
+  const full = make('button', 'full', '⛶');
+  full.type = 'button';
+  full.onclick = () => (document.fullscreenElement ? document.exitFullscreen() : figure.requestFullscreen());
+  const caption = make('figcaption');
+  caption.append(make('span', 'dot'), make('span', 'name'), make('span', 'facts'));
+  figure.append(video, image, state, full, caption);
+  figure.dataset.camera = camera.id;
+  const made = { figure, camera, state: 'starting' };
+  made.player = new Player(video, image, camera, (now) => { made.state = now; paint(made); });
+  return made;
+}
+
+function paint(made) {
+  const { figure, camera, state } = made;
+  const gone = !camera.online || state === 'offline' || state === 'noPicture';
+  const live = !gone && (state === 'live' || state === 'pictures');
+  figure.classList.toggle('live', live);
+  figure.classList.toggle('gone', gone);
+  figure.querySelector('.name').textContent = camera.name;
+  const size = camera.height ? `${camera.height}p ${camera.codec === 'h265' ? 'H.265' : 'H.264'}` : '';
+  figure.querySelector('.facts').textContent = state === 'pictures' ? `${size} · ${word('pictures')}` : size;
+  const why = !camera.online ? camera.health.message || word('offline') : live ? '' : word(state);
+  const box = figure.querySelector('.state');
+  if (box.textContent !== why) box.textContent = why;
+  const label = `${word('fullscreen')}: ${camera.name}`;
+  figure.querySelector('.full').setAttribute('aria-label', label);
+  for (const picture of figure.querySelectorAll('video, img')) picture.setAttribute('aria-label', camera.name);
+}
+
+// A tile that nobody sees costs the box and the network nothing.
+const watched = new IntersectionObserver((entries) => {
+  for (const entry of entries) {
+    const made = tiles.get(entry.target.dataset.camera);
+    if (made) { made.inView = entry.isIntersecting; run(made); }
+  }
+});
+
+function run(made) {
+  if (made.inView && !document.hidden) made.player.start();
+  else made.player.stop();
+}
+
+async function refreshCameras() {
+  const { items } = await api('/api/v1/cameras');
+  const ids = new Set(items.map((camera) => camera.id));
+  for (const [id, made] of tiles) {
+    if (ids.has(id)) continue;
+    watched.unobserve(made.figure);
+    made.player.stop();
+    made.figure.remove();
+    tiles.delete(id);
+  }
+  for (const camera of items) {
+    let made = tiles.get(camera.id);
+    if (!made) {
+      made = tile(camera);
+      tiles.set(camera.id, made);
+      $('tiles').append(made.figure);
+      watched.observe(made.figure);
+    }
+    made.camera = made.player.camera = camera;
+    paint(made);
+  }
+  $('online').textContent = word('online')(items.filter((camera) => camera.online).length, items.length);
+  $('no-cameras').hidden = items.length > 0;
+  $('no-cameras').textContent = word('noCameras');
+}
+
+// Alerts.
+
+const when = (time) => new Date(time).toLocaleString(locale(), { dateStyle: 'medium', timeStyle: 'medium' });
+const cameraName = (id) => tiles.get(id)?.camera.name ?? id;
+
+function card(alert) {
+  const item = make('li', `level-${alert.level}`);
+  const shot = make('button', 'shot');
+  shot.type = 'button';
+  const image = make('img');
+  image.loading = 'lazy';
+  image.src = `${alert.snapshot.url}?revision=${alert.revision}`;
+  image.alt = `${kind(alert.kind)}, ${cameraName(alert.camera)}, ${when(alert.snapshot.at)}`;
+  shot.append(image);
+  shot.onclick = () => enlarge(image);
+  const text = make('div', 'text');
+  const head = make('div', 'head');
+  head.append(make('span', 'kind', kind(alert.kind)), make('span', 'quiet', `${Math.round(alert.confidence * 100)}%`),
+    make('span', `phase ${alert.phase}`, word(alert.phase)));
+  const camera = make('div', 'camera', cameraName(alert.camera));
+  camera.title = alert.camera;
+  const time = make('time', 'quiet', when(alert.started_at));
+  time.dateTime = alert.started_at;
+  const facts = [`${word('level')} ${alert.level}`, alert.zone, word('seen')(alert.count)].filter(Boolean);
+  const more = make('div', 'quiet', `${facts.join(' · ')} · `);
+  const clip = make('a', '', word('clip'));
+  clip.href = alert.clip.url;
+  more.append(clip);
+  text.append(head, camera, time, more);
+  item.append(shot, text);
+  return item;
+}
+
+function enlarge(image) {
+  const dialog = $('picture');
+  dialog.querySelector('img').src = image.src;
+  dialog.querySelector('img').alt = image.alt;
+  dialog.querySelector('p').textContent = image.alt;
+  dialog.showModal();
+}
+
+function showAlerts(items) {
+  const list = $('list');
+  const ids = new Set(items.map((alert) => alert.id));
+  for (const [id, { item }] of cards) {
+    if (!ids.has(id)) { item.remove(); cards.delete(id); }
+  }
+  items.forEach((alert, place) => {
+    const known = cards.get(alert.id);
+    let item = known?.item;
+    if (known?.revision !== alert.revision) {
+      const focused = item?.contains(document.activeElement) && document.activeElement.className;
+      const fresh = card(alert);
+      if (item) item.replaceWith(fresh);
+      item = fresh;
+      if (focused === 'shot') item.querySelector('.shot').focus();
+      cards.set(alert.id, { item, revision: alert.revision });
+    }
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] ?? null);
+  });
+  const active = items.filter((alert) => alert.phase === 'active');
+  $('active').textContent = word('openNow')(active.length);
+  const burning = new Set(active.map((alert) => alert.camera));
+  for (const [id, made] of tiles) made.figure.classList.toggle('alarm', burning.has(id));
+  const [newest] = items;
+  if (newest && newestSeen !== null && newest.id > newestSeen) {
+    $('news').textContent = word('news')(kind(newest.kind), cameraName(newest.camera));
+  }
+  newestSeen = newest?.id ?? newestSeen ?? '';
+  $('no-alerts').hidden = items.length > 0;
+}
+
+let newestPage = [];
+
+async function refreshAlerts() {
+  if (!session.may.alerts) {
+    showAlerts([]);
+    $('no-alerts').hidden = true;
+    return;
+  }
+  const page = await api('/api/v1/alerts?limit=50');
+  newestPage = page.items;
+  if (older.length === 0) olderCursor = page.next;
+  renderAlerts();
+}
+
+function renderAlerts() {
+  const seen = new Set(newestPage.map((alert) => alert.id));
+  showAlerts([...newestPage, ...older.filter((alert) => !seen.has(alert.id))]);
+  $('older').hidden = !olderCursor;
+}
+
+$('older').onclick = async () => {
+  const page = await api(`/api/v1/alerts?limit=50&cursor=${encodeURIComponent(olderCursor)}`).catch(() => null);
+  if (!page) return;
+  older.push(...page.items);
+  olderCursor = page.next;
+  renderAlerts();
+};
+
+// Sign-in.
+
+async function refreshSession() {
+  session = await api('/api/v1/session');
+  const signedIn = session.name !== null && session.name !== 'anonymous';
+  $('box').textContent = session.box;
+  $('who').textContent = signedIn ? session.role : '';
+  $('sign-out').hidden = !signedIn;
+  $('sign-in').hidden = session.may.alerts;
+  $('sign-in').querySelector('p').textContent =
+    !session.may.live ? word('signInLive') : signedIn ? word('notAllowed') : word('signInWhy');
+}
+
+$('sign-in').onsubmit = async (event) => {
+  event.preventDefault();
+  const error = $('sign-in-error');
+  error.hidden = true;
+  try {
+    const body = JSON.stringify({ token: $('token').value.trim() });
+    await api('/api/v1/session', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+    $('token').value = '';
+    await begin();
+  } catch (failure) {
+    error.textContent = word(failure.status === 401 ? 'unknownToken' : 'failed');
+    error.hidden = false;
+    $('token').select();
+  }
+};
+
+$('sign-out').onclick = async () => {
+  await api('/api/v1/session', { method: 'DELETE' }).catch(() => {});
+  older = [];
+  newestSeen = null;
+  await begin();
+};
+
+// The page.
+
+/** Does `work` again and again while the page is seen, one at a time. */
+function every(pause, work) {
+  const loop = async () => {
+    if (!document.hidden) await attempt(work);
+    setTimeout(loop, pause);
+  };
+  setTimeout(loop, pause);
+}
+
+async function attempt(work) {
+  try {
+    await work();
+    $('connection').hidden = true;
+  } catch (error) {
+    if (error.status === 401 || error.status === 403) await refreshSession().catch(() => {});
+    else $('connection').hidden = false;
+  }
+}
+
+async function begin() {
+  await attempt(refreshSession);
+  if (session.may.live) await attempt(refreshCameras);
+  else for (const { player, figure } of tiles.values()) { player.stop(); figure.remove(); }
+  if (!session.may.live) tiles.clear();
+  await attempt(refreshAlerts);
+}
+
+function speak() {
+  translate();
+  $('language').textContent = word('other');
+  cards.forEach(({ item }) => item.remove());
+  cards.clear();
+  tiles.forEach(paint);
+}
+
+$('language').onclick = async () => {
+  switchLanguage();
+  speak();
+  await begin();
+};
+document.onvisibilitychange = () => {
+  tiles.forEach(run);
+  if (!document.hidden) begin();
+};
+
+speak();
+await begin();
+every(CAMERAS_EVERY, () => session.may.live ? refreshCameras() : refreshSession());
+every(ALERTS_EVERY, refreshAlerts);

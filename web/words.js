@@ -1,0 +1,60 @@
+// What the console says, in Chinese and English.
+
+const WORDS = {
+  en: {
+    other: '中文', live: 'Live', alerts: 'Alerts', skip: 'Skip to alerts', close: 'Close', signOut: 'Sign out',
+    signIn: 'Sign in', token: 'Token', older: 'Show older', clip: 'Clip', fullscreen: 'Full screen',
+    signInWhy: 'Alerts are shown to operators and dispatchers. Sign in with a token.',
+    signInLive: 'This box shows its cameras after sign-in only.',
+    signInHow: 'No token yet? On the box, run:',
+    unknownToken: 'This token is unknown, expired or revoked.', failed: 'The box did not answer. Try again.',
+    noAlerts: 'No alerts. All is quiet.', noCameras: 'No cameras are configured yet: add one to liuta.toml.',
+    notAllowed: 'This token does not open alerts.', lost: 'The box does not answer',
+    starting: 'Starting …', offline: 'No connection to the camera', pictures: 'single pictures',
+    noPicture: 'This browser cannot play the stream, and no pictures can be made', active: 'active', ended: 'ended',
+    level: 'Level', online: (n, all) => `${n} of ${all} online`, openNow: (n) => n ? `${n} active` : '',
+    news: (kind, camera) => `New alert: ${kind}, ${camera}`, seen: (n) => `seen ${n} times`,
+    kinds: {
+      fire: 'Fire', smoke: 'Smoke', crowd: 'Crowd', intrusion: 'Intrusion', vehicle: 'Vehicle',
+      'stopped-vehicle': 'Stopped vehicle', 'wrong-way': 'Wrong way', congestion: 'Congestion', lights: 'Lights',
+      mining: 'Mining activity', tamper: 'Camera tampering', air: 'Air quality', camera: 'Camera fault', box: 'Box fault',
+    },
+  },
+  zh: {
+    other: 'English', live: '实时画面', alerts: '告警', skip: '跳到告警', close: '关闭', signOut: '退出',
+    signIn: '登录', token: '令牌', older: '更早的告警', clip: '录像', fullscreen: '全屏',
+    signInWhy: '告警仅对值班和调度人员显示，请用令牌登录。',
+    signInLive: '登录后才能查看本机的摄像机。',
+    signInHow: '没有令牌？在本机上运行：',
+    unknownToken: '令牌不存在、已过期或已撤销。', failed: '设备没有响应，请重试。',
+    noAlerts: '暂无告警，一切平静。', noCameras: '尚未配置摄像机：请在 liuta.toml 中添加。',
+    notAllowed: '此令牌无权查看告警。', lost: '设备没有响应',
+    starting: '正在连接…', offline: '摄像机未连接', pictures: '单帧画面',
+    noPicture: '浏览器无法播放此视频，也无法生成画面', active: '进行中', ended: '已结束',
+    level: '级别', online: (n, all) => `${all} 路中 ${n} 路在线`, openNow: (n) => n ? `${n} 个进行中` : '',
+    news: (kind, camera) => `新告警：${kind}，${camera}`, seen: (n) => `共 ${n} 次`,
+    kinds: {
+      fire: '明火', smoke: '烟雾', crowd: '人员聚集', intrusion: '人员闯入', vehicle: '车辆',
+      'stopped-vehicle': '违停车辆', 'wrong-way': '逆行', congestion: '拥堵', lights: '灯光',
+      mining: '私挖盗采', tamper: '遮挡破坏', air: '空气质量', camera: '摄像机故障', box: '设备故障',
+    },
+  },
+};
+
+let language = localStorage.getItem('language') || (/^zh\b/i.test(navigator.language) ? 'zh' : 'en');
+if (!(language in WORDS)) language = 'en';
+
+export const word = (name) => WORDS[language][name] ?? name;
+export const kind = (name) => WORDS[language].kinds[name] ?? name;
+export const locale = () => (language === 'zh' ? 'zh-CN' : navigator.language.startsWith('zh') ? 'en' : navigator.language);
+
+export function switchLanguage() {
+  language = language === 'zh' ? 'en' : 'zh';
+  localStorage.setItem('language', language);
+}
+
+/** Fills every element that names its word. */
+export function translate() {
+  document.documentElement.lang = language === 'zh' ? 'zh-CN' : 'en';
+  for (const element of document.querySelectorAll('[data-word]')) element.textContent = word(element.dataset.word);
+}
