@@ -16,6 +16,7 @@ pub mod app;
 pub mod camera;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod dispatch;
 pub mod health;
 pub mod hw;

@@ -35,10 +35,12 @@ impl Store {
     ) -> Result<Vec<OutboxEntry>, StoreError> {
         self.read(|db| {
             db.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM outbox AS entry WHERE destination = ?1 AND due <= ?2 AND NOT EXISTS
-                     (SELECT 1 FROM outbox AS earlier WHERE earlier.destination = ?1
-                          AND earlier.alert = entry.alert AND earlier.row < entry.row)
-                 ORDER BY row LIMIT ?3"
+                "SELECT {COLUMNS} FROM outbox WHERE row IN
+                     (SELECT row FROM outbox AS entry WHERE destination = ?1 AND due <= ?2 AND NOT EXISTS
+                          (SELECT 1 FROM outbox AS earlier WHERE earlier.destination = ?1
+                               AND earlier.alert = entry.alert AND earlier.row < entry.row)
+                      ORDER BY row LIMIT ?3)
+                 ORDER BY row"
             ))?
             .query_map((destination, nanos(now), limit as i64), entry)?
             .collect()
@@ -73,6 +75,14 @@ impl Store {
             ))?
             .query_map((destination, nanos(before), limit as i64), entry)?
             .collect()
+        })
+    }
+
+    /// Whether any revision of the alert waits for the destination.
+    pub fn waits(&self, destination: &str, alert: &str) -> Result<bool, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT 1 FROM outbox WHERE destination = ?1 AND alert = ?2")?
+                .exists([destination, alert])
         })
     }
 

@@ -52,7 +52,9 @@ CREATE TABLE outbox (
     error       TEXT,
     UNIQUE (destination, event)
 ) STRICT;
-CREATE INDEX outbox_order ON outbox (destination, alert, row);
+CREATE INDEX outbox_by_alert ON outbox (destination, alert, row);
+-- Covers the search for what is due, so that a long backlog's bodies are not read.
+CREATE INDEX outbox_due ON outbox (destination, row, due, alert);
 
 CREATE TABLE dead_letters (
     row         INTEGER PRIMARY KEY,

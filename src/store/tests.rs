@@ -231,6 +231,46 @@ fn a_transaction_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn a_full_database_refuses_whole_and_takes_the_same_alert_later() {
+    let (_folder, store) = store();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    let limit = |pages: i64| {
+        let writer = store.writer();
+        writer.durable.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    };
+    limit(1);
+    let jpeg = Bytes::from(vec![0; 200_000]);
+    let entries = [to("desk", "{}")];
+    let error = store.put_alert(&alert(2, "a"), Some(&jpeg), &entries).unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    assert_eq!(store.alert("01J00002").unwrap(), None);
+    assert_eq!(store.outbox_state("desk").unwrap(), (None, 0));
+    assert!(store.alert("01J00001").unwrap().is_some());
+    limit(i64::from(i32::MAX));
+    store.put_alert(&alert(2, "a"), Some(&jpeg), &entries).unwrap();
+    assert_eq!(store.outbox_state("desk").unwrap().1, 1);
+}
+
+#[test]
+fn what_is_due_is_found_through_an_index() {
+    let (_folder, store) = store();
+    let plan: Vec<String> = store
+        .read(|db| {
+            db.prepare(
+                "EXPLAIN QUERY PLAN SELECT row FROM outbox AS entry WHERE destination = 'd' AND due <= 1 AND NOT EXISTS
+                     (SELECT 1 FROM outbox AS earlier WHERE earlier.destination = 'd'
+                          AND earlier.alert = entry.alert AND earlier.row < entry.row)
+                 ORDER BY row LIMIT 4",
+            )?
+            .query_map([], |row| row.get(3))?
+            .collect()
+        })
+        .unwrap();
+    assert!(plan[0].contains("COVERING INDEX outbox_due"), "{plan:?}");
+    assert!(plan.iter().all(|step| !step.contains("TEMP B-TREE")), "{plan:?}");
+}
+
+#[test]
 fn secrets_are_made_once() {
     let (folder, store) = store();
     let secret = store.secret("links").unwrap();

@@ -41,7 +41,7 @@ pub enum Job {
     Look {
         /// Answered with the same number.
         id: u64,
-        /// Decoder sessions are kept per stream name, `forest-1/sub`.
+        /// `forest-1/sub`: which decoder works for it is remembered by this name.
         stream: String,
         codec: VideoCodec,
         width: u32,
@@ -54,7 +54,7 @@ pub enum Job {
         /// When to send the JPEG.
         picture: PictureWanted,
     },
-    /// The camera is gone: its decoder is not needed.
+    /// The camera is gone: what is remembered of its stream is not needed.
     Forget { stream: String },
 }
 
@@ -84,6 +84,8 @@ pub enum Report {
     Ready {
         /// `name@version` of what was loaded.
         models: Vec<String>,
+        /// What was asked for and does not work, and why: shown to people. Looks that need it fail.
+        problems: Vec<String>,
     },
     /// Cannot work at all, and why: shown to people.
     Unfit { why: String },

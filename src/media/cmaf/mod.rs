@@ -293,7 +293,7 @@ impl Packager {
 }
 
 /// Ticks of one clock in another, rounded down.
-fn rescale(ticks: i64, from: i64, to: i64) -> i64 {
+pub(crate) fn rescale(ticks: i64, from: i64, to: i64) -> i64 {
     (i128::from(ticks) * i128::from(to)).div_euclid(i128::from(from)) as i64
 }
 

@@ -100,6 +100,11 @@ impl Head {
         entry(self) == entry(other) && self.audio_timescale == other.audio_timescale
     }
 
+    /// The clock of the audio track.
+    pub fn audio_timescale(&self) -> Option<u32> {
+        self.audio_timescale
+    }
+
     /// `avc1` or `hvc1`.
     pub fn video_kind(&self) -> &[u8] {
         self.bytes.get(self.sample_entry() + 4..self.sample_entry() + 8).unwrap_or_default()

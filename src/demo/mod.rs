@@ -1,0 +1,3 @@
+//! What `liuta demo` runs beside the daemon.
+
+pub mod receiver;

@@ -1,0 +1,100 @@
+//! The health subject `record/ring`: what is wrong at once, told as one state.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use crate::health::{Health, Severity};
+
+const SUBJECT: &str = "record/ring";
+
+/// How long an overflow is told after it happened.
+const OVERFLOW_TOLD: Duration = Duration::from_secs(300);
+
+pub(super) struct Alarms {
+    health: Health,
+    now: Mutex<Now>,
+}
+
+#[derive(Default)]
+struct Now {
+    disk: Option<String>,
+    index: Option<String>,
+    overflow: Option<Instant>,
+    /// The ring is shorter than promised.
+    short: Option<String>,
+    /// Only pinned footage is left to remove.
+    pinned: Option<String>,
+}
+
+impl Alarms {
+    pub(super) fn new(health: Health) -> Alarms {
+        health.ok(SUBJECT);
+        Alarms { health, now: Mutex::default() }
+    }
+
+    pub(super) fn disk(&self, message: Option<String>) {
+        self.change(|now| now.disk = message);
+    }
+
+    pub(super) fn index(&self, error: Option<&rusqlite::Error>) {
+        self.change(|now| {
+            now.index = error.map(|error| {
+                format!(
+                    "index.db: {error}; recording goes on, but is found only after a restart; check the disk"
+                )
+            });
+        });
+    }
+
+    pub(super) fn overflow(&self) {
+        self.change(|now| now.overflow = Some(Instant::now()));
+    }
+
+    pub(super) fn limits(&self, short: Option<String>, pinned: Option<String>) {
+        self.change(|now| (now.short, now.pinned) = (short, pinned));
+    }
+
+    /// Lets old news go.
+    pub(super) fn tick(&self) {
+        let old = |now: &Now| now.overflow.is_some_and(|at| at.elapsed() > OVERFLOW_TOLD);
+        if old(&self.lock()) {
+            self.change(|now| now.overflow = None);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Now)) {
+        let mut now = self.lock();
+        let before = now.message();
+        change(&mut now);
+        let after = now.message();
+        if before != after {
+            self.health.set(SUBJECT, after.0, after.1);
+        }
+    }
+}
+
+impl Now {
+    fn message(&self) -> (Severity, String) {
+        let overflow = self.overflow.map(|_| {
+            "the disk was too slow and some footage is missing, see the gaps: use a faster disk or lower the cameras' \
+             bit rates"
+        });
+        let told = [
+            self.disk.as_deref(),
+            self.index.as_deref(),
+            overflow,
+            self.short.as_deref(),
+            self.pinned.as_deref(),
+        ];
+        let severity = match told {
+            [Some(_), ..] => Severity::Failed,
+            [None, None, None, None, None] => Severity::Ok,
+            _ => Severity::Degraded,
+        };
+        (severity, told.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+}

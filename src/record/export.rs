@@ -1,0 +1,209 @@
+//! An mp4 of any range, made while it is read: parts are copied from the segments, moved onto one timeline.
+//!
+//! It begins with the random access point at or before the start, hidden by an edit list, and ends with the part that
+//! holds the end. Gaps keep their length: the file's zero plus its time is the clock's time, where the camera's own
+//! clock did not step back. Where parameter sets change they stand in band from then on (`avc3`, `hev1`); where the
+//! codec changes the clip ends; where the audio's format changes the audio ends.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::mpsc::Sender;
+
+use super::Shared;
+use super::index::Row;
+use super::recovery::{Parts, head};
+use crate::media::VIDEO_CLOCK;
+use crate::media::cmaf::read::{Fragment, Head};
+use crate::media::cmaf::rescale;
+
+/// What is sent at once; a few of these are all the memory that an export holds.
+const CHUNK: usize = 256 << 10;
+
+/// Whoever asked has gone.
+struct Gone;
+
+enum Stop {
+    Gone,
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Io(error)
+    }
+}
+
+impl From<Gone> for Stop {
+    fn from(_: Gone) -> Stop {
+        Stop::Gone
+    }
+}
+
+/// Sends the range to whoever reads, on a thread of its own. `rows` overlap it, oldest first.
+pub(super) fn run(shared: &Shared, rows: &[Row], range: Range<i64>, out: &Sender<io::Result<Bytes>>) {
+    if let Err(Stop::Io(error)) = export(shared, rows, range, out) {
+        let _ = out.blocking_send(Err(error));
+    }
+}
+
+fn export(
+    shared: &Shared,
+    rows: &[Row],
+    range: Range<i64>,
+    out: &Sender<io::Result<Bytes>>,
+) -> Result<(), Stop> {
+    let mut changes = false;
+    let mut first: Option<Head> = None;
+    for row in rows {
+        if let Some((_, head)) = open(shared, row)? {
+            changes |= first.as_ref().is_some_and(|first| !first.same_video(&head));
+            first.get_or_insert(head);
+        }
+    }
+    let Some(first) = first else { return Ok(()) };
+    let mut clip = Clip { first, in_band: changes, range, out, timeline: None };
+    for row in rows {
+        let Some((file, head)) = open(shared, row)? else { continue };
+        let more = head.video_kind() == clip.first.video_kind() && clip.segment(shared, row, &file, &head)?;
+        if !more {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `None` where retention was faster.
+fn open(shared: &Shared, row: &Row) -> io::Result<Option<(File, Head)>> {
+    match File::open(shared.recordings.join(&row.path)) {
+        Ok(file) => Ok(head(&file)?.map(|head| (file, head))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+struct Clip<'a> {
+    first: Head,
+    in_band: bool,
+    range: Range<i64>,
+    out: &'a Sender<io::Result<Bytes>>,
+    timeline: Option<Timeline>,
+}
+
+/// Ticks since the Unix epoch.
+struct Timeline {
+    origin_90k: i64,
+    /// Decode time up to which there are samples.
+    end_90k: i64,
+}
+
+impl Clip<'_> {
+    /// Sends what of a segment lies in the range; false when the range has ended.
+    fn segment(&mut self, shared: &Shared, row: &Row, file: &File, head: &Head) -> Result<bool, Stop> {
+        // The writer may be at it: what it has written so far are whole parts.
+        let live = shared.open().get(&row.path).map(|segment| segment.row().bytes);
+        let end = match live {
+            Some(bytes) => bytes,
+            None => file.metadata()?.len(),
+        };
+        let mut parts = Parts::new(file, head.size() as u64, end);
+        if self.timeline.is_none() && !self.begin(&mut parts, head)? {
+            return Ok(true);
+        }
+        let Some(timeline) = &mut self.timeline else { return Ok(true) };
+        let sets = if self.in_band { head.parameter_sets() } else { None };
+        let audio = head.same_audio(&self.first);
+        let mut slip = None;
+        while let Some((at, mut fragment)) = parts.next()? {
+            let decode_90k = head.about.origin_90k + fragment.video.decode_time;
+            let shown = fragment.video.presentation().min().unwrap_or(0) + head.about.origin_90k;
+            if shown >= self.range.end {
+                return Ok(false);
+            }
+            // A clock that stepped back must not make decode times fall.
+            let slip = *slip.get_or_insert((timeline.end_90k - decode_90k).max(0));
+            timeline.end_90k = decode_90k + slip + fragment.video.duration();
+            let payload = (at + fragment.header.len() as u64)..(at + fragment.size as u64);
+            let by = |rate: i64| {
+                rescale(head.about.origin_90k + slip, VIDEO_CLOCK, rate)
+                    - rescale(timeline.origin_90k, VIDEO_CLOCK, rate)
+            };
+            fragment.shift(by(VIDEO_CLOCK), by(head.audio_timescale().unwrap_or(VIDEO_CLOCK as u32).into()));
+            if !audio {
+                fragment.drop_audio();
+            }
+            let sets = sets.as_ref().filter(|_| fragment.video.independent);
+            send_part(self.out, file, fragment, sets, payload)?;
+        }
+        Ok(true)
+    }
+
+    /// Finds the random access point that the clip begins with, sends the clip's head, and leaves `parts` there.
+    fn begin(&mut self, parts: &mut Parts<'_>, head: &Head) -> Result<bool, Stop> {
+        let origin = head.about.origin_90k;
+        let (mut found, mut shown): (Option<(u64, i64, i64)>, Option<i64>) = (None, None);
+        while let Some((at, fragment)) = parts.next()? {
+            let mut times = fragment.video.presentation().map(|at| at + origin);
+            let first = times.next().unwrap_or(origin);
+            if fragment.video.independent && (found.is_none() || first <= self.range.start) {
+                found = Some((at, origin + fragment.video.decode_time, first));
+                shown = None;
+            }
+            let from = times.chain([first]).filter(|&at| at >= self.range.start).min();
+            shown = [shown, from].into_iter().flatten().min();
+            // One more part: reordered pictures of this time may be in it.
+            if first > self.range.start + VIDEO_CLOCK {
+                break;
+            }
+        }
+        let Some((at, origin_90k, first)) = found else { return Ok(false) };
+        parts.at = at;
+        let shown = shown.unwrap_or(self.range.start).max(first);
+        self.timeline = Some(Timeline { origin_90k, end_90k: origin_90k });
+        self.first = head.clone();
+        send(self.out, head.excerpt(origin_90k, shown, self.in_band).into())?;
+        Ok(true)
+    }
+}
+
+fn send_part(
+    out: &Sender<io::Result<Bytes>>,
+    file: &File,
+    mut fragment: Fragment,
+    sets: Option<&Vec<u8>>,
+    payload: Range<u64>,
+) -> Result<(), Stop> {
+    // Without the audio at its end, where that was taken out.
+    let kept = (fragment.size - fragment.header.len()) as u64;
+    let payload = payload.start..payload.end.min(payload.start + kept);
+    if let Some(sets) = sets {
+        fragment.grow_first(sets.len() as u32);
+        fragment.header.extend_from_slice(sets);
+    }
+    send(out, fragment.header.into())?;
+    let mut at = payload.start;
+    while at < payload.end {
+        let mut chunk = vec![0; (payload.end - at).min(CHUNK as u64) as usize];
+        file.read_exact_at(&mut chunk, at)?;
+        at += chunk.len() as u64;
+        send(out, chunk.into())?;
+    }
+    Ok(())
+}
+
+fn send(out: &Sender<io::Result<Bytes>>, bytes: Bytes) -> Result<(), Gone> {
+    out.blocking_send(Ok(bytes)).map_err(|_| Gone)
+}
+
+/// Counts the exports that run, and gives the place back.
+pub(super) struct Place(pub(super) Arc<Shared>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.exports.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
+    }
+}

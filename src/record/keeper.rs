@@ -1,0 +1,221 @@
+//! The keeper thread: syncs what the writer wrote, seals segments, and removes the oldest ahead of need.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::index::Row;
+use super::segment::Segment;
+use super::{RecordError, Shared};
+use crate::health::Volume;
+use crate::media::{VIDEO_CLOCK, time};
+
+const RETENTION_EVERY: Duration = Duration::from_secs(5);
+
+/// Room is made for what comes in so many seconds.
+const AHEAD: u64 = 30;
+
+/// With less than this left and nothing unpinned to remove, evidence older than the ring's own age goes.
+const LAST_RESERVE: u64 = 64 << 20;
+
+/// Segments removed in one transaction.
+const BATCH: u32 = 64;
+
+pub(super) fn run(shared: &Shared) {
+    let mut keeper = Keeper { shared, retained: None, limited: None };
+    loop {
+        // Asked first: what the writer sealed before it ended is then seen below.
+        let last = shared.writer_ended.load(Ordering::Acquire);
+        keeper.sync();
+        shared.alarms.tick();
+        if last {
+            return;
+        }
+        let due = keeper.retained.is_none_or(|(at, _)| at.elapsed() >= RETENTION_EVERY);
+        if due || shared.pressed.swap(false, Ordering::Relaxed) {
+            let kept = keeper.retain();
+            shared.alarms.index(kept.as_ref().err());
+        }
+        shared.wait(shared.settings().sync);
+    }
+}
+
+struct Keeper<'a> {
+    shared: &'a Shared,
+    /// When retention last ran, and bytes written until then.
+    retained: Option<(Instant, u64)>,
+    /// When a limit, not age, last removed footage.
+    limited: Option<Instant>,
+}
+
+impl Keeper<'_> {
+    fn sync(&mut self) {
+        let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.shared.sealing());
+        let open: Vec<Arc<Segment>> = self.shared.open().values().cloned().collect();
+        for segment in open {
+            if let Err(error) = segment.sync() {
+                let path = self.shared.recordings.join(segment.row().path);
+                self.shared.alarms.disk(Some(format!(
+                    "{}: {error}; its last seconds may be lost; check the disk and its cables",
+                    path.display()
+                )));
+            }
+        }
+        for segment in sealing {
+            if let Err(error) = segment.sync() {
+                tracing::error!("{}: {error}", segment.row().path);
+            }
+            // A failed segment keeps its row unsealed: the next start looks at what is really there.
+            let row = Row { sealed: !segment.failed(), ..segment.row() };
+            let put = self.shared.index.put(&row);
+            self.shared.alarms.index(put.as_ref().err());
+            if put.is_ok() {
+                self.shared.open().remove(&row.path);
+            } else {
+                self.shared.sealing().push(segment);
+            }
+        }
+    }
+
+    fn retain(&mut self) -> rusqlite::Result<()> {
+        let (shared, settings) = (self.shared, self.shared.settings());
+        let now = time::to_90k(Timestamp::now());
+        let before = |age: Duration| now - (age.as_secs_f64() * VIDEO_CLOCK as f64) as i64;
+        let ring_end = before(settings.retention);
+        let evidence_end = before(settings.evidence_retention);
+        shared.index.forget(evidence_end, ring_end.min(evidence_end))?;
+
+        let written = shared.written.load(Ordering::Relaxed);
+        let ahead = match self.retained.replace((Instant::now(), written)) {
+            Some((at, then)) => (written - then) * AHEAD / at.elapsed().as_secs().max(1),
+            None => 0,
+        };
+        let mut total = shared.index.total_bytes()?;
+        total += shared.open().values().map(|segment| segment.row().bytes).sum::<u64>();
+        let mut evidence_sacrificed = false;
+        loop {
+            let free = free_bytes(&shared.recordings);
+            let over = settings.max_size.map_or(0, |max| (total + ahead).saturating_sub(max));
+            let short = free.map_or(0, |free| (settings.min_free + ahead).saturating_sub(free));
+            let need = over.max(short);
+            let oldest = shared.index.oldest_unpinned(BATCH)?;
+            let (mut doomed, mut freed) = (Vec::new(), 0);
+            for row in oldest {
+                let aged = row.end_90k < ring_end;
+                if !aged && freed >= need {
+                    break;
+                }
+                if !aged {
+                    self.limited = Some(Instant::now());
+                }
+                freed += row.bytes;
+                doomed.push(row);
+            }
+            let full = free.is_some_and(|free| free < LAST_RESERVE + ahead.min(settings.min_free));
+            if doomed.is_empty() && need > 0 && full {
+                // Recording goes on whatever is pinned: the oldest evidence beyond the ring's age makes room.
+                doomed = shared.index.oldest(ring_end, 4)?;
+                evidence_sacrificed |= !doomed.is_empty();
+            }
+            if doomed.is_empty() {
+                self.tell(need, evidence_sacrificed, ring_end, now)?;
+                break;
+            }
+            total = total.saturating_sub(doomed.iter().map(|row| row.bytes).sum());
+            self.remove(&doomed)?;
+        }
+        if let Some(free) = free_bytes(&shared.recordings) {
+            let volume = Volume::new(shared.recordings.display().to_string());
+            shared.health.metrics.ring_free_bytes.get_or_create(&volume).set(free as f64);
+        }
+        Ok(())
+    }
+
+    /// Rows first: a crash in between leaves a file that the next start indexes and retention removes again, but never
+    /// a row that promises footage.
+    fn remove(&self, doomed: &[Row]) -> rusqlite::Result<()> {
+        self.shared.index.remove(doomed.iter().map(|row| &*row.path))?;
+        for row in doomed {
+            let path = self.shared.recordings.join(&row.path);
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != std::io::ErrorKind::NotFound
+            {
+                tracing::warn!("{}: {error}", path.display());
+            }
+            // The day's and the camera's folder, where this was the last: they refuse while they are not empty.
+            let folders = path.ancestors().skip(1).take(2);
+            folders.take_while(|folder| std::fs::remove_dir(folder).is_ok()).for_each(drop);
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, need: u64, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
+        let settings = self.shared.settings();
+        let promised = settings.retention.as_secs_f64() / 3600.0;
+        let recently = self.limited.is_some_and(|at| at.elapsed() < Duration::from_secs(3600));
+        let oldest = self.shared.index.oldest_start()?.filter(|&start| recently && start > ring_end);
+        let short = oldest.map(|start| {
+            let hours = (now - start) as f64 / (3600 * VIDEO_CLOCK) as f64;
+            format!(
+                "the ring holds {hours:.1} hours of the {promised:.1} promised: raise record.max_size, lower \
+                 record.min_free, add a disk, or lower record.retention"
+            )
+        });
+        let pinned = (need > 0).then(|| {
+            let gone = if sacrificed { "; the oldest evidence has been removed to go on recording" } else { "" };
+            format!(
+                "everything that is left is pinned evidence or still being written, and {} MB too many are in use{gone}: \
+                 add a disk, raise record.max_size, lower record.min_free, or shorten record.evidence_retention",
+                need.div_ceil(1_000_000)
+            )
+        });
+        self.shared.alarms.limits(short, pinned);
+        Ok(())
+    }
+}
+
+/// Bytes that an unprivileged process may still write on the volume of `path`.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let volume = rustix::fs::statvfs(path).ok()?;
+    Some(volume.f_bavail * volume.f_frsize)
+}
+
+/// What [`estimate`] says, in bytes.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// For `record.retention` of every recorded camera.
+    pub needed: u64,
+    /// What the limits leave to recordings, those already there included.
+    pub available: u64,
+    /// What `available` holds; infinite where nothing is recorded.
+    pub hours: f64,
+}
+
+/// Bits a second that a camera's main stream is taken to have: 1080p25 H.264 as most cameras are delivered.
+pub const ASSUMED_BITRATE: u64 = 4_000_000;
+
+/// How much room the ring needs and has, for `liuta check`. Reads the volume's free space and, where there is one, the
+/// index; changes nothing.
+pub fn estimate(config: &crate::config::Config) -> Estimate {
+    let cameras = config.cameras.values().filter(|camera| camera.record).count() as u64;
+    let rate = cameras * ASSUMED_BITRATE / 8;
+    let used = used(&config.data).unwrap_or(0);
+    let existing = config.data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let room = free_bytes(existing).unwrap_or(0).saturating_add(used).saturating_sub(config.record.min_free);
+    let available = config.record.max_size.map_or(room, |max| max.min(room));
+    Estimate {
+        needed: rate * config.record.retention.as_secs(),
+        available,
+        hours: if rate == 0 { f64::INFINITY } else { available as f64 / rate as f64 / 3600.0 },
+    }
+}
+
+fn used(data: &Path) -> Result<u64, RecordError> {
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let db = rusqlite::Connection::open_with_flags(data.join("index.db"), flags)?;
+    let total: i64 = db.query_row("SELECT COALESCE(SUM(bytes), 0) FROM segments", [], |row| row.get(0))?;
+    Ok(total.max(0) as u64)
+}

@@ -1,0 +1,171 @@
+//! One segment while it is written. Only the writer thread appends; the keeper syncs; readers ask how far it is.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::Advice;
+
+use super::index::Row;
+use crate::media::cmaf::Part;
+use crate::media::{Feed, time};
+
+/// Names tried when a second segment begins in the same second.
+const COLLISIONS: u32 = 1000;
+
+/// At most so many slices a `pwritev` takes (IOV_MAX).
+const SLICES: usize = 1024;
+
+pub(super) struct Segment {
+    file: File,
+    folder: PathBuf,
+    origin_90k: i64,
+    progress: Mutex<Row>,
+    dirty: AtomicBool,
+    /// A sync failed: the kernel may have dropped what it could not write and would call the next sync a success.
+    failed: AtomicBool,
+    folder_synced: AtomicBool,
+}
+
+impl Segment {
+    /// Creates the file and writes its head with `part`, its first, in one go.
+    pub(super) fn create(
+        recordings: &Path,
+        camera: &str,
+        feed: Feed,
+        part: &Part,
+    ) -> io::Result<Arc<Segment>> {
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "the part is none of the packager's");
+        let origin_90k = part.decode_90k().ok_or_else(bad)?;
+        let (file, path) = new_file(recordings, camera, feed, part.start_90k)?;
+        let head = part.init.for_file(camera, super::stream(feed), origin_90k, part.start_90k);
+        let row = Row {
+            camera: camera.to_owned(),
+            stream: super::stream(feed).to_owned(),
+            start_90k: part.start_90k,
+            end_90k: part.start_90k,
+            bytes: 0,
+            sealed: false,
+            path,
+        };
+        let segment = Segment {
+            file,
+            folder: recordings.join(&row.path).parent().unwrap_or(recordings).to_owned(),
+            origin_90k,
+            progress: Mutex::new(row),
+            dirty: AtomicBool::new(true),
+            failed: AtomicBool::new(false),
+            folder_synced: AtomicBool::new(false),
+        };
+        match segment.write(&head, part) {
+            Ok(()) => Ok(Arc::new(segment)),
+            Err(error) => {
+                let _ = std::fs::remove_file(recordings.join(&segment.row().path));
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn append(&self, part: &Part) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) {
+            return Err(io::Error::other("an earlier sync of this file failed"));
+        }
+        self.write(&[], part)
+    }
+
+    /// About one system call a part, and no copy of the payload.
+    fn write(&self, head: &[u8], part: &Part) -> io::Result<()> {
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "the part is none of the packager's");
+        let header = part.rebased(self.origin_90k).ok_or_else(bad)?;
+        let begin = self.row().bytes;
+        let mut at = begin;
+        let slices = [head, &header].into_iter().chain(part.payload.iter().map(|slice| &slice[..]));
+        let slices: Vec<_> = slices.filter(|slice| !slice.is_empty()).collect();
+        for slices in slices.chunks(SLICES) {
+            let mut vector: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+            let mut rest = &mut vector[..];
+            while !rest.is_empty() {
+                match rustix::io::pwritev(&self.file, rest, at) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => {
+                        at += written as u64;
+                        IoSlice::advance_slices(&mut rest, written);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => {
+                        // The whole parts before it stay readable.
+                        let _ = self.file.set_len(begin);
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        {
+            let mut row = self.lock();
+            row.bytes = at;
+            row.end_90k = row.end_90k.max(part.start_90k + part.duration_90k);
+        }
+        self.dirty.store(true, Ordering::Release);
+        // Starts the write-back, so that a sync has little left to wait for.
+        let length = std::num::NonZeroU64::new(at - begin);
+        let _ = rustix::fs::fadvise(&self.file, begin, length, Advice::DontNeed);
+        Ok(())
+    }
+
+    /// Makes what is written safe; an error leaves the segment failed for good.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) || !self.dirty.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let synced = rustix::fs::fdatasync(&self.file).map_err(io::Error::from).and_then(|()| {
+            if !self.folder_synced.swap(true, Ordering::AcqRel) {
+                File::open(&self.folder)?.sync_all()?;
+            }
+            Ok(())
+        });
+        if synced.is_err() {
+            self.failed.store(true, Ordering::Release);
+        }
+        synced
+    }
+
+    pub(super) fn failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// How far it is: whole parts only.
+    pub(super) fn row(&self) -> Row {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Row> {
+        self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// `<camera>/YYYY-MM-DD/HH-MM-SS[-sub][-N].mp4`, UTC.
+fn new_file(recordings: &Path, camera: &str, feed: Feed, start_90k: i64) -> io::Result<(File, String)> {
+    let start = time::from_90k(start_90k);
+    let (day, clock) = (start.strftime("%Y-%m-%d"), start.strftime("%H-%M-%S"));
+    let sub = if feed == Feed::Sub { "-sub" } else { "" };
+    for number in 1..COLLISIONS {
+        let number = if number > 1 { format!("-{number}") } else { String::new() };
+        let path = format!("{camera}/{day}/{clock}{sub}{number}.mp4");
+        let full = recordings.join(&path);
+        // Retention may remove the empty folder in between.
+        for _ in 0..3 {
+            if let Some(folder) = full.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            match File::options().read(true).write(true).create_new(true).open(&full) {
+                Ok(file) => return Ok((file, path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Err(io::Error::other(format!("too many segments begin at {start}")))
+}

@@ -1,0 +1,359 @@
+//! The writer thread: parts become segments, and what is missing becomes gaps.
+//!
+//! It never waits for a sync, which is the keeper's (`super::keeper`), and what the disk refuses it drops: memory is
+//! bounded by the queue, whatever the disk does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::index::Gap;
+use super::segment::Segment;
+use super::{GapCause, Shared, stream};
+use crate::config::Id;
+use crate::health::{CameraCause, CameraLabel};
+use crate::media::cmaf::{Init, Part};
+use crate::media::{Feed, VIDEO_CLOCK, time};
+
+/// Bytes that may wait for the disk: tens of seconds of a few cameras, 8 s of 64 at 4 Mbit/s.
+const BUDGET: usize = 256 << 20;
+
+/// What a message costs beside its payload.
+const MESSAGE_COST: usize = 512;
+
+/// Shorter holes are no gaps: jitter of the camera's clock.
+const TOLERANCE_90K: i64 = VIDEO_CLOCK / 2;
+
+/// After the disk refused a stream it is left alone for so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How often a running gap's row is lengthened.
+const GAP_ROWS: Duration = Duration::from_secs(10);
+
+pub(super) type Key = (Id, Feed);
+
+pub(super) enum Message {
+    Opened,
+    Part(Arc<Part>),
+    /// At that time.
+    End(GapCause, i64),
+    Overflow,
+    Closed,
+}
+
+/// What waits for the writer.
+#[derive(Default)]
+pub(super) struct Queue {
+    inner: Mutex<Inner>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    messages: VecDeque<(Key, Message)>,
+    bytes: usize,
+    closing: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn send(&self, key: &Key, message: Message) {
+        let mut inner = self.lock();
+        if !inner.closing {
+            inner.messages.push_back((key.clone(), message));
+            self.filled.notify_one();
+        }
+    }
+
+    /// Takes a part within the budget; past it every part up to the next independent one that fits is `refused`.
+    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) {
+        let mut inner = self.lock();
+        let cost = part.len() + MESSAGE_COST;
+        let was_refusing = refusing.load(Ordering::Relaxed);
+        if inner.closing || was_refusing && !part.independent {
+            return;
+        }
+        let refused = inner.bytes + cost > BUDGET;
+        refusing.store(refused, Ordering::Relaxed);
+        if !refused {
+            inner.bytes += cost;
+            inner.messages.push_back((key.clone(), Message::Part(part)));
+        } else if !was_refusing {
+            inner.messages.push_back((key.clone(), Message::Overflow));
+        }
+        self.filled.notify_one();
+    }
+
+    /// What is sent from now on is ignored.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.filled.notify_one();
+    }
+
+    /// The next message, or `None` after `wait`; `Err` when closed and empty.
+    fn next(&self, wait: Duration) -> Result<Option<(Key, Message)>, ()> {
+        let mut inner = self.lock();
+        if inner.messages.is_empty() && !inner.closing {
+            let waited = self.filled.wait_timeout(inner, wait);
+            inner = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
+        }
+        let Some((key, message)) = inner.messages.pop_front() else {
+            return if inner.closing { Err(()) } else { Ok(None) };
+        };
+        if let Message::Part(part) = &message {
+            inner.bytes -= part.len() + MESSAGE_COST;
+        }
+        Ok(Some((key, message)))
+    }
+}
+
+/// Runs until the queue is closed and empty, and hands every segment to the keeper.
+pub(super) fn run(shared: &Shared) {
+    let mut writer = Writer { shared, feeds: BTreeMap::new(), ticked: Instant::now(), rows: Instant::now() };
+    while let Ok(message) = shared.queue.next(Duration::from_secs(1)) {
+        if let Some((key, message)) = message {
+            writer.take(key, message);
+        }
+        if writer.ticked.elapsed() >= Duration::from_secs(1) {
+            writer.tick();
+        }
+    }
+    let keys: Vec<Key> = writer.feeds.keys().cloned().collect();
+    for key in keys {
+        writer.take(key, Message::Closed);
+    }
+}
+
+struct Writer<'a> {
+    shared: &'a Shared,
+    feeds: BTreeMap<Key, State>,
+    ticked: Instant,
+    rows: Instant,
+}
+
+#[derive(Default)]
+struct State {
+    current: Option<Current>,
+    /// Running since its start; its end is what metrics have counted.
+    gap: Option<Gap>,
+    retry: Option<Instant>,
+}
+
+struct Current {
+    segment: Arc<Segment>,
+    init: Arc<Init>,
+    run: u64,
+    next_seq: u64,
+    start_90k: i64,
+    end_90k: i64,
+}
+
+impl Current {
+    /// Whether the part stands in a new segment: other parameters, another minute of the clock, or a hole.
+    fn ends_before(&self, part: &Part) -> bool {
+        let minute = |at: i64| at.div_euclid(60 * VIDEO_CLOCK);
+        !Arc::ptr_eq(&self.init, &part.init)
+            || self.run != part.run
+            || self.next_seq != part.seq
+            || part.independent
+                && (minute(self.start_90k) != minute(part.start_90k)
+                    || (part.start_90k - self.end_90k).abs() > TOLERANCE_90K)
+    }
+}
+
+fn now_90k() -> i64 {
+    time::to_90k(Timestamp::now())
+}
+
+impl Writer<'_> {
+    fn take(&mut self, key: Key, message: Message) {
+        let known = self.feeds.contains_key(&key);
+        let mut state = self.feeds.remove(&key).unwrap_or_default();
+        match message {
+            Message::Opened => self.open(&key, &mut state, known),
+            Message::Part(part) => self.part(&key, &mut state, &part),
+            Message::End(cause, at_90k) => {
+                let from = self.seal(&mut state).unwrap_or(at_90k);
+                self.begin_gap(&key, &mut state, cause, from);
+            }
+            Message::Overflow => {
+                let from = self.seal(&mut state).unwrap_or_else(now_90k);
+                self.begin_gap(&key, &mut state, GapCause::Overflow, from);
+                self.shared.alarms.overflow();
+            }
+            Message::Closed => {
+                self.seal(&mut state);
+                if let Some(gap) = state.gap.take() {
+                    self.end_gap(&key, gap, now_90k());
+                }
+            }
+        }
+        self.feeds.insert(key, state);
+    }
+
+    /// What is missing up to now has a cause of the past; from now on it is the camera that has not come.
+    fn open(&mut self, key: &Key, state: &mut State, known: bool) {
+        if state.current.is_some() || state.gap.is_some() {
+            return;
+        }
+        let (camera, stream, now) = (&*key.0, stream(key.1), now_90k());
+        let last = self.shared.index.last_end(camera, stream);
+        if let Some(last) = self.indexed(last).flatten() {
+            let before = self.shared.index.last_gap_cause(camera, stream, last);
+            let off = known || self.indexed(before).flatten() == Some(GapCause::Off);
+            let cause = if off { GapCause::Off } else { GapCause::Daemon };
+            self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now);
+        }
+        state.gap = Some(Gap { start_90k: now, end_90k: now, cause: GapCause::Camera });
+    }
+
+    fn part(&mut self, key: &Key, state: &mut State, part: &Part) {
+        if part.is_empty() {
+            return;
+        }
+        let ends = state.current.as_ref().is_some_and(|current| current.ends_before(part));
+        if ends && let Some(end) = self.seal(state) {
+            let hole = part.start_90k - end > TOLERANCE_90K || !part.independent;
+            if hole {
+                self.begin_gap(key, state, GapCause::Camera, end);
+            }
+        }
+        let waits = state.retry.is_some_and(|until| Instant::now() < until);
+        if state.current.is_none() && (!part.independent || waits) {
+            return;
+        }
+        let written = match &mut state.current {
+            Some(current) => current.segment.append(part),
+            None => Segment::create(&self.shared.recordings, &key.0, key.1, part).map(|segment| {
+                self.opened(key, state, segment, part);
+            }),
+        };
+        match written {
+            Ok(()) => {
+                if let Some(current) = &mut state.current {
+                    current.next_seq = part.seq + 1;
+                    current.end_90k = part.start_90k + part.duration_90k;
+                }
+                let label = CameraLabel::new(&*key.0);
+                let metrics = &self.shared.health.metrics;
+                metrics.recorded_access_units.get_or_create(&label).inc_by(part.pictures.into());
+                metrics.recorded_bytes.get_or_create(&label).inc_by(part.len() as u64);
+                self.shared.written.fetch_add(part.len() as u64, Ordering::Relaxed);
+            }
+            Err(error) => self.refused(key, state, part, &error),
+        }
+    }
+
+    fn opened(&mut self, key: &Key, state: &mut State, segment: Arc<Segment>, part: &Part) {
+        if let Some(gap) = state.gap.take() {
+            self.end_gap(key, gap, part.start_90k);
+        }
+        state.retry = None;
+        self.shared.alarms.disk(None);
+        let row = segment.row();
+        let put = self.shared.index.put(&row);
+        self.indexed(put);
+        self.shared.open().insert(row.path, segment.clone());
+        state.current = Some(Current {
+            segment,
+            init: part.init.clone(),
+            run: part.run,
+            next_seq: part.seq + 1,
+            start_90k: part.start_90k,
+            end_90k: part.start_90k + part.duration_90k,
+        });
+    }
+
+    /// The disk refused: the segment is left as it is, and the stream comes again after a pause.
+    fn refused(&mut self, key: &Key, state: &mut State, part: &Part, error: &io::Error) {
+        let full = error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error());
+        let what = match full {
+            true => "the volume is full: free space on it, add a disk, or lower record.max_size",
+            false => "check the disk, its cables and whether the volume is mounted read-only",
+        };
+        let camera = &key.0;
+        let folder = self.shared.recordings.display();
+        self.shared.alarms.disk(Some(format!(
+            "{camera} is not recorded: {folder}: {error}; {what}; recording is tried again every {} s",
+            RETRY.as_secs()
+        )));
+        self.shared.pressed.store(true, Ordering::Relaxed);
+        let from = self.seal(state).unwrap_or(part.start_90k);
+        self.begin_gap(key, state, GapCause::Disk, from);
+        state.retry = Some(Instant::now() + RETRY);
+    }
+
+    /// Hands the segment to the keeper; gives back where it ends.
+    fn seal(&mut self, state: &mut State) -> Option<i64> {
+        let current = state.current.take()?;
+        self.shared.sealing().push(current.segment);
+        Some(current.end_90k)
+    }
+
+    fn begin_gap(&mut self, key: &Key, state: &mut State, cause: GapCause, from_90k: i64) {
+        if state.gap.as_ref().is_some_and(|gap| gap.cause == cause) {
+            return;
+        }
+        if let Some(gap) = state.gap.take() {
+            self.end_gap(key, gap, from_90k.max(now_90k()));
+        }
+        state.gap = Some(Gap { start_90k: from_90k, end_90k: from_90k, cause });
+        self.show_gap(key, state);
+    }
+
+    fn end_gap(&mut self, key: &Key, mut gap: Gap, end_90k: i64) {
+        self.shared.gaps().remove(key);
+        if end_90k - gap.start_90k > TOLERANCE_90K {
+            self.lengthen(key, &mut gap, end_90k);
+            let put = self.shared.index.put_gap(&key.0, stream(key.1), &gap);
+            self.indexed(put);
+        }
+    }
+
+    fn lengthen(&self, key: &Key, gap: &mut Gap, end_90k: i64) {
+        let label = CameraCause::new(&*key.0, gap.cause.as_str());
+        let seconds = (end_90k - gap.end_90k).max(0) as f64 / VIDEO_CLOCK as f64;
+        self.shared.health.metrics.gap_seconds.get_or_create(&label).inc_by(seconds);
+        gap.end_90k = gap.end_90k.max(end_90k);
+    }
+
+    fn show_gap(&self, key: &Key, state: &State) {
+        if let Some(gap) = &state.gap {
+            self.shared.gaps().insert(key.clone(), gap.clone());
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticked = Instant::now();
+        let with_rows = self.rows.elapsed() >= GAP_ROWS;
+        if with_rows {
+            self.rows = Instant::now();
+        }
+        let now = now_90k();
+        let mut feeds = std::mem::take(&mut self.feeds);
+        for (key, state) in &mut feeds {
+            if let Some(gap) = state.gap.as_mut().filter(|gap| now - gap.start_90k > TOLERANCE_90K) {
+                self.lengthen(key, gap, now);
+                if with_rows {
+                    let put = self.shared.index.put_gap(&key.0, stream(key.1), gap);
+                    self.indexed(put);
+                }
+            }
+            self.show_gap(key, state);
+        }
+        self.feeds = feeds;
+    }
+
+    /// An index that refuses costs no video: rows come with the seal, or from the files at the next start.
+    fn indexed<T>(&self, result: rusqlite::Result<T>) -> Option<T> {
+        self.shared.alarms.index(result.as_ref().err());
+        result.ok()
+    }
+}

@@ -1,0 +1,552 @@
+//! The ring on real disks with real pictures: what goes in is found, played and exported, whatever happens in between.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use liuta::config::{Id, Record};
+use liuta::health::{Health, Severity};
+use liuta::media::cmaf::{Packager, Part};
+use liuta::media::{AccessUnit, Feed, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, time};
+use liuta::record::{GapCause, RecordError, Recorder, Ring, Stretch};
+
+fn run(program: &str, args: &[&str]) -> (String, String) {
+    let out = Command::new(program).args(args).output().expect(program);
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(out.status.success(), "{program} {args:?}: {}", text(&out.stderr));
+    (text(&out.stdout), text(&out.stderr))
+}
+
+/// Ten seconds of a test picture at 25 a second, a key picture every second.
+fn clip(size: &'static str) -> Arc<Vec<AccessUnit>> {
+    static SMALL: OnceLock<Arc<Vec<AccessUnit>>> = OnceLock::new();
+    static LARGE: OnceLock<Arc<Vec<AccessUnit>>> = OnceLock::new();
+    let cell = if size == "320x240" { &SMALL } else { &LARGE };
+    cell.get_or_init(|| Arc::new(encode(size))).clone()
+}
+
+fn encode(size: &str) -> Vec<AccessUnit> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clip.mp4");
+    let source = format!("testsrc2=size={size}:rate=25:duration=10");
+    let file = path.to_str().unwrap();
+    let encoder = ["-c:v", "libx264", "-g", "25", "-bf", "2", "-sc_threshold", "0", "-pix_fmt", "yuv420p"];
+    let mut args = vec!["-v", "error", "-f", "lavfi", "-i", &source];
+    args.extend(encoder);
+    args.push(file);
+    run("ffmpeg", &args);
+    let bytes = std::fs::read(&path).unwrap();
+    let record = bytes.windows(4).position(|window| window == b"avcC").unwrap() + 4;
+    let set = |at: usize| {
+        let length = usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+        (Bytes::copy_from_slice(&bytes[at + 2..at + 2 + length]), at + 2 + length)
+    };
+    let (sps, at) = set(record + 6);
+    let (pps, _) = set(at + 1);
+    let (width, height) = size.split_once('x').unwrap();
+    let params = Arc::new(VideoParams {
+        codec: VideoCodec::H264,
+        parameter_sets: vec![sps, pps],
+        width: width.parse().unwrap(),
+        height: height.parse().unwrap(),
+        reorder: 2,
+        rfc6381: "avc1.64000d".into(),
+    });
+    let entries = "packet=pts_time,dts_time,size,pos,flags";
+    let (packets, _) = run("ffprobe", &["-v", "error", "-of", "csv=p=0", "-show_entries", entries, file]);
+    let unit = |line: &str| {
+        let fields: Vec<_> = line.split(',').collect();
+        let ticks = |at: usize| (fields[at].parse::<f64>().unwrap() * 90_000.0).round() as i64;
+        let (size, pos): (usize, usize) = (fields[2].parse().unwrap(), fields[3].parse().unwrap());
+        AccessUnit {
+            seq: 0,
+            run: 0,
+            pts_90k: ticks(0),
+            dts_90k: ticks(1),
+            is_rap: fields[4].starts_with('K'),
+            params: params.clone(),
+            data: Bytes::copy_from_slice(&bytes[pos..pos + size]),
+        }
+    };
+    let units: Vec<_> = packets.lines().filter(|line| line.contains(',')).map(unit).collect();
+    assert_eq!(units.len(), 250);
+    units
+}
+
+/// Parts of the clip, played again and again from `start` for tens of seconds.
+fn parts(size: &'static str, run: u64, start: Timestamp, tens: i64) -> Vec<Arc<Part>> {
+    let mut packager = Packager::new(run, run * 100_000, None);
+    let mut parts = Vec::new();
+    for round in 0..tens {
+        for unit in clip(size).iter() {
+            let offset = time::to_90k(start) + round * 10 * VIDEO_CLOCK;
+            let unit = AccessUnit {
+                run,
+                pts_90k: unit.pts_90k + offset,
+                dts_90k: unit.dts_90k + offset,
+                ..unit.clone()
+            };
+            parts.extend(packager.push(&Sample::Video(Arc::new(unit))));
+        }
+    }
+    parts.extend(packager.finish());
+    parts.into_iter().map(Arc::new).collect()
+}
+
+fn settings() -> Record {
+    Record {
+        retention: Duration::from_secs(86_400),
+        max_size: None,
+        min_free: 0,
+        sync: Duration::from_millis(100),
+        evidence_retention: Duration::from_secs(30 * 86_400),
+    }
+}
+
+fn open(data: &Path) -> Arc<Ring> {
+    Ring::open(data, settings(), Health::default()).unwrap()
+}
+
+fn camera(name: &str) -> Id {
+    Id::from(name)
+}
+
+fn push(recorder: &Recorder, parts: &[Arc<Part>]) {
+    parts.iter().for_each(|part| recorder.push(part.clone()));
+}
+
+fn close(ring: &Ring) {
+    assert!(ring.close(Duration::from_secs(60)));
+}
+
+/// Waits until something is so.
+fn until(what: &str, mut so: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn ago(seconds: i64) -> Timestamp {
+    let now = Timestamp::now().as_second();
+    Timestamp::from_second(now - seconds).unwrap()
+}
+
+/// The minute of the clock that it lies in: ten seconds from there are one segment.
+fn minute(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second() / 60 * 60).unwrap()
+}
+
+fn later(at: Timestamp, seconds: f64) -> Timestamp {
+    time::from_90k(time::to_90k(at) + (seconds * 90_000.0) as i64)
+}
+
+fn files(data: &Path) -> Vec<PathBuf> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&data.join("recordings"), &mut found);
+    found.sort();
+    found
+}
+
+/// Decodes everything without a warning and counts the pictures.
+fn pictures(path: &Path) -> usize {
+    let args =
+        ["-v", "warning", "-i", path.to_str().unwrap(), "-fps_mode", "passthrough", "-f", "framemd5", "-"];
+    let (out, warnings) = run("ffmpeg", &args);
+    assert_eq!(warnings, "", "{}", path.display());
+    out.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+fn export(ring: &Arc<Ring>, camera: &str, from: Timestamp, to: Timestamp, path: &Path) {
+    let mut stream = ring.export(camera, from..to).unwrap();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.blocking_recv() {
+        bytes.extend_from_slice(&chunk.unwrap());
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn list(ring: &Ring, camera: &str) -> Vec<Stretch> {
+    ring.list(camera, ago(7 * 86_400)..Timestamp::now()).unwrap()
+}
+
+fn recorded(start: Timestamp, seconds: f64) -> Stretch {
+    Stretch::Recorded { start, end: later(start, seconds) }
+}
+
+#[test]
+fn what_is_recorded_is_listed_played_and_exported() {
+    let data = tempfile::tempdir().unwrap();
+    let clips = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(200);
+    push(&recorder, &parts("320x240", 1, start, 15));
+    recorder.end(GapCause::Camera);
+    until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 150.0)));
+
+    // The segment being written is part of it, and a gap runs since.
+    let told = list(&ring, "gate");
+    assert!(matches!(told[1], Stretch::Gap { cause: GapCause::Camera, .. }), "{told:?}");
+    let whole = clips.path().join("whole.mp4");
+    export(&ring, "gate", start, Timestamp::now(), &whole);
+    assert_eq!(pictures(&whole), 15 * 250);
+
+    close(&ring);
+    let files = files(data.path());
+    assert!((3..=4).contains(&files.len()), "{files:?}");
+    assert_eq!(files.iter().map(|file| pictures(file)).sum::<usize>(), 15 * 250);
+    drop((recorder, ring));
+
+    // Only whole minutes of the clock end a segment.
+    for file in &files[1..] {
+        assert!(file.to_str().unwrap().ends_with("-00.mp4"), "{files:?}");
+    }
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    until("the daemon's gap", || {
+        list(&ring, "gate")
+            .iter()
+            .any(|stretch| matches!(stretch, Stretch::Gap { cause: GapCause::Daemon, .. }))
+    });
+    assert_eq!(list(&ring, "gate")[0], recorded(start, 150.0));
+    drop(recorder);
+}
+
+#[test]
+fn an_excerpt_starts_at_its_picture() {
+    let (data, clips) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(100);
+    push(&recorder, &parts("320x240", 1, start, 9));
+    until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 90.0)));
+    let path = clips.path().join("excerpt.mp4");
+    // From between two key pictures, over the end of a segment.
+    export(&ring, "gate", later(start, 5.5), later(start, 75.0), &path);
+    let file = path.to_str().unwrap();
+    let show =
+        ["-v", "warning", "-select_streams", "v", "-show_entries", "packet=pts_time", "-of", "csv=p=0", file];
+    let (times, warnings) = run("ffprobe", &show);
+    assert_eq!(warnings, "");
+    let mut times: Vec<f64> = times.lines().map(|line| line.trim_end_matches(',').parse().unwrap()).collect();
+    times.sort_by(f64::total_cmp);
+    // The key picture is 13 pictures (0.52 s) before the first that is shown, which is at zero.
+    assert!((times[0] + 0.52).abs() < 0.001, "{}", times[0]);
+    assert!(times.contains(&0.0));
+    assert!((69.0..70.5).contains(times.last().unwrap()), "{:?}", times.last());
+    let shown = times.iter().filter(|&&time| time >= 0.0).count();
+    let location = format!("location={file}");
+    let mut args = vec!["-v", "filesrc", &location, "!", "qtdemux", "!", "h264parse", "!", "avdec_h264", "!"];
+    args.extend(["fakesink", "silent=false", "sync=false"]);
+    let (out, _) = run("gst-launch-1.0", &args);
+    let played = out.lines().filter(|line| line.contains("last-message = chain")).count();
+    assert!(played.abs_diff(shown) <= 1, "GStreamer shows {played} of {shown}");
+    drop(recorder);
+}
+
+#[test]
+fn changed_parameters_and_gaps_are_exported_in_one_file() {
+    let (data, clips) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(100);
+    push(&recorder, &parts("320x240", 1, start, 1));
+    recorder.end(GapCause::Camera);
+    push(&recorder, &parts("640x480", 2, later(start, 20.0), 1));
+    recorder.end(GapCause::Camera);
+    push(&recorder, &parts("320x240", 3, later(start, 30.0), 1));
+    until("recorded", || list(&ring, "gate").len() >= 3);
+    close(&ring);
+    let path = clips.path().join("all.mp4");
+    export(&ring, "gate", start, Timestamp::now(), &path);
+    let args =
+        ["-v", "warning", "-of", "csv=p=0", "-show_entries", "frame=pts_time,width", path.to_str().unwrap()];
+    let (frames, warnings) = run("ffprobe", &args);
+    assert_eq!(warnings, "");
+    let frames: Vec<(f64, u32)> = frames
+        .lines()
+        .filter_map(|line| line.trim_end_matches(',').split_once(','))
+        .map(|(at, width)| (at.parse().unwrap(), width.split(',').next().unwrap().parse().unwrap()))
+        .collect();
+    assert_eq!(frames.len(), 750);
+    assert_eq!([frames[249].1, frames[250].1, frames[499].1, frames[500].1], [320, 640, 640, 320]);
+    assert!((frames[250].0 - 20.0).abs() < 0.001, "the gap keeps its length: {}", frames[250].0);
+    drop(recorder);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    run("cp", &["-a", &format!("{}/.", from.display()), to.to_str().unwrap()]);
+}
+
+#[test]
+fn torn_files_are_cut_to_their_whole_parts() {
+    let (data, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    // One segment: a minute begins with its first picture.
+    let start = minute(ago(120));
+    let parts = parts("320x240", 1, start, 2);
+    push(&recorder, &parts);
+    until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 20.0)));
+    let file = files(data.path()).remove(0);
+    let length = std::fs::metadata(&file).unwrap().len();
+    let head = length - parts.iter().map(|part| part.len() as u64).sum::<u64>();
+    let name = file.strip_prefix(data.path()).unwrap();
+    let mut random = 12_345_u64;
+    for round in 0..30_u64 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let cut = if round == 0 { length } else { random % length };
+        // As a crash leaves it: the ring is never closed.
+        let place = copies.path().join(round.to_string());
+        copy(data.path(), &place);
+        let torn = place.join(name);
+        std::fs::File::options().write(true).open(&torn).unwrap().set_len(cut).unwrap();
+        if round % 3 == 1 {
+            // Without an index too.
+            for side in ["index.db", "index.db-wal", "index.db-shm"] {
+                let _ = std::fs::remove_file(place.join(side));
+            }
+        }
+        if round % 3 == 2 {
+            // Grown, but never written.
+            std::fs::File::options().write(true).open(&torn).unwrap().set_len(cut + 5000).unwrap();
+        }
+        let mut end = head;
+        let whole: Vec<_> = parts
+            .iter()
+            .take_while(|part| {
+                end += part.len() as u64;
+                end <= cut
+            })
+            .collect();
+        let ring = open(&place);
+        let told = list(&ring, "gate");
+        if whole.is_empty() {
+            assert_eq!(told, [], "cut at {cut}");
+            assert!(!torn.exists());
+        } else {
+            let seconds = whole.iter().map(|part| part.duration_90k).sum::<i64>() as f64 / 90_000.0;
+            assert_eq!(told.len(), 1);
+            let Stretch::Recorded { start: from, end } = told[0] else { panic!("{told:?}") };
+            assert_eq!(from, start);
+            let found = (time::to_90k(end) - time::to_90k(start)) as f64 / 90_000.0;
+            assert!((found - seconds).abs() < 0.13, "{found} for {seconds}");
+            if round % 5 == 0 {
+                assert_eq!(pictures(&torn), whole.iter().map(|part| part.pictures as usize).sum::<usize>());
+            }
+        }
+        close(&ring);
+    }
+    drop(recorder);
+}
+
+#[test]
+fn a_lost_file_is_a_gap_and_a_lost_or_damaged_index_is_rebuilt() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(200);
+    push(&recorder, &parts("320x240", 1, start, 13));
+    until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 130.0)));
+    close(&ring);
+    drop((recorder, ring));
+    std::fs::write(
+        data.path().join("index.db"),
+        "no database at all, but long enough to be read as one".repeat(90),
+    )
+    .unwrap();
+    let ring = open(data.path());
+    assert_eq!(list(&ring, "gate"), [recorded(start, 130.0)]);
+    close(&ring);
+    drop(ring);
+    std::fs::remove_file(&files(data.path())[1]).unwrap();
+    let ring = open(data.path());
+    let told = list(&ring, "gate");
+    assert!(matches!(told[1], Stretch::Gap { cause: GapCause::Disk, .. }), "{told:?}");
+    close(&ring);
+}
+
+#[test]
+fn a_newer_index_and_a_second_daemon_are_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let second = Ring::open(data.path(), settings(), Health::default()).err().expect("refused");
+    assert!(matches!(second, RecordError::Locked { .. }));
+    assert!(second.to_string().contains(&format!("process {}", std::process::id())), "{second}");
+    close(&ring);
+    drop(ring);
+    let db = rusqlite::Connection::open(data.path().join("index.db")).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    until("the lock is free", || {
+        matches!(
+            Ring::open(data.path(), settings(), Health::default()),
+            Err(RecordError::Newer { found: 99, .. })
+        )
+    });
+}
+
+#[test]
+fn bad_ranges_are_told_apart() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let of = |from, to| ring.export("gate", ago(from)..ago(to)).err().expect("refused");
+    assert!(matches!(of(10, 20), RecordError::Reversed { .. }));
+    assert!(matches!(of(400_000, 20), RecordError::TooLong));
+    assert!(matches!(of(20, 10), RecordError::Nothing { .. }));
+}
+
+#[test]
+fn the_oldest_goes_first_and_pinned_evidence_stays() {
+    let data = tempfile::tempdir().unwrap();
+    let health = Health::default();
+    let ring = Ring::open(data.path(), settings(), health.clone()).unwrap();
+    let recorder = ring.recorder(&camera("removed-from-the-configuration"), Feed::Main);
+    // Two days old, in two folders, and one of today.
+    let (old, older) = (minute(ago(2 * 86_400)), minute(ago(3 * 86_400)));
+    ring.pin("alert-1", "removed-from-the-configuration", old..later(old, 1.0)).unwrap();
+    push(&recorder, &parts("320x240", 1, older, 1));
+    push(&recorder, &parts("320x240", 2, old, 1));
+    let today = minute(ago(600));
+    push(&recorder, &parts("320x240", 3, today, 1));
+    drop(recorder);
+    let days =
+        || std::fs::read_dir(data.path().join("recordings/removed-from-the-configuration")).unwrap().count();
+    until("age", || files(data.path()).len() == 2 && days() == 2);
+    let told = list(&ring, "removed-from-the-configuration");
+    let kept = |start| told.contains(&recorded(start, 10.0));
+    assert!(kept(old) && kept(today) && !kept(older), "{told:?}");
+
+    // A byte limit takes what is not pinned, and says how short the ring has become.
+    ring.reconfigure(Record { max_size: Some(1), ..settings() });
+    until("size", || files(data.path()).len() == 1);
+    until("alarm", || {
+        let state = health.snapshot().remove("record/ring").unwrap();
+        state.severity == Severity::Degraded && state.message.contains("pinned")
+    });
+    let evidence = Record { evidence_retention: Duration::from_secs(3600), ..settings() };
+    ring.reconfigure(evidence);
+    until("evidence ends", || files(data.path()).is_empty());
+    close(&ring);
+}
+
+/// A small file system of its own, where root may mount one.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(size: &str) -> Option<Small> {
+        let folder = tempfile::tempdir().unwrap();
+        let option = format!("size={size}");
+        let path = folder.path().to_str().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "liuta", path]).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Small(folder));
+        }
+        println!("not tried: no right to mount a small file system");
+        None
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_and_got_over() {
+    let Some(small) = Small::mount("6m") else { return };
+    let data = small.0.path().join("data");
+    let health = Health::default();
+    let ring = Ring::open(&data, settings(), health.clone()).unwrap();
+    let ballast = small.0.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 3_500_000]).unwrap();
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(1000);
+    // More than there is room for, all in the present: nothing may be removed for it but what is sealed.
+    let mut sent = parts("640x480", 1, start, 40).into_iter();
+    let state = || health.snapshot().remove("record/ring").unwrap();
+    until("the disk is full", || {
+        sent.by_ref().take(4).for_each(|part| recorder.push(part));
+        std::thread::sleep(Duration::from_millis(20));
+        state().severity == Severity::Failed
+    });
+    assert!(state().message.contains("the volume is full"), "{}", state().message);
+    std::fs::remove_file(&ballast).unwrap();
+    until("recording again", || {
+        sent.by_ref().take(1).for_each(|part| recorder.push(part));
+        std::thread::sleep(Duration::from_millis(150));
+        state().severity != Severity::Failed
+    });
+    let told = list(&ring, "gate");
+    assert!(told.iter().any(|s| matches!(s, Stretch::Gap { cause: GapCause::Disk, .. })), "{told:?}");
+    close(&ring);
+    for file in files(&data) {
+        assert!(pictures(&file) > 0);
+    }
+    drop((recorder, ring));
+}
+
+#[test]
+fn an_abandoned_export_ends() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let start = ago(100);
+    push(&recorder, &parts("640x480", 1, start, 9));
+    until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 90.0)));
+    for _ in 0..200 {
+        // More than may run at once: each gives its place back.
+        until("a place", || match ring.export("gate", start..Timestamp::now()) {
+            Ok(stream) => {
+                drop(stream);
+                true
+            }
+            Err(RecordError::Busy) => false,
+            Err(error) => panic!("{error}"),
+        });
+    }
+    drop(recorder);
+}
+
+/// A day of 64 cameras: run with `--ignored`, it makes 92,160 files.
+#[test]
+#[ignore = "makes 92,160 files"]
+fn a_full_ring_opens_quickly() {
+    let data = tempfile::tempdir().unwrap();
+    close(&open(data.path()));
+    let mut db = rusqlite::Connection::open(data.path().join("index.db")).unwrap();
+    let rows = db.transaction().unwrap();
+    let from = time::to_90k(ago(80_000));
+    for camera in 0..64 {
+        let folder = data.path().join(format!("recordings/camera-{camera}/2026-01-02"));
+        std::fs::create_dir_all(&folder).unwrap();
+        for minute in 0..1440_i64 {
+            let name = format!("{:02}-{:02}-00.mp4", minute / 60, minute % 60);
+            std::fs::write(folder.join(&name), "").unwrap();
+            let path = format!("camera-{camera}/2026-01-02/{name}");
+            let start = from + minute * 60 * VIDEO_CLOCK;
+            let values = (path, format!("camera-{camera}"), "main", start, start + 60 * VIDEO_CLOCK, 1, true);
+            rows.execute("INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)", values).unwrap();
+        }
+    }
+    rows.commit().unwrap();
+    drop(db);
+    let begin = Instant::now();
+    let ring = open(data.path());
+    println!("opened 92,160 segments in {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(5));
+    close(&ring);
+}
