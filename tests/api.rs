@@ -1,0 +1,528 @@
+//! The HTTP server from outside, over a real listener: who may reach what, links, pages, errors, hostile requests.
+
+use std::path::Path;
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use liuta::access::{Access, Links, Role};
+use liuta::alert::{Alert, Detection, Disposition, Phase};
+use liuta::api::{self, Shared};
+use liuta::config::{Kind, file};
+use liuta::dispatch::Dispatch;
+use liuta::health::{Health, Severity};
+use liuta::live::{Directory, LiveStream};
+use liuta::media::Feed;
+use liuta::record::Ring;
+use liuta::store::Store;
+use liuta::vision::Vision;
+use reqwest::{Method, StatusCode, header};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+
+/// A server on a port of its own, with the cameras `gate-1` and `road-1`, which have sent nothing yet.
+struct Server {
+    base: String,
+    state: Shared,
+    client: reqwest::Client,
+    stop: CancellationToken,
+    _data: tempfile::TempDir,
+}
+
+async fn server(anonymous: &str) -> Server {
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+    let data = tempfile::tempdir().unwrap();
+    let text = format!(
+        r#"
+        data = {:?}
+        [box]
+        id = "test"
+        [auth]
+        anonymous = "{anonymous}"
+        [record]
+        min_free = "1MB"
+        [vision]
+        enabled = false
+        [channels.wall-1]
+        camera = "road-1"
+        [cameras.gate-1]
+        name = "Gate 1"
+        url = "rtsp://admin:topsecret@127.0.0.1:1/gate-1"
+        scene = "school-gate"
+        [cameras.road-1]
+        url = "rtsp://127.0.0.1:1/road-1"
+        "#,
+        data.path()
+    );
+    let config = file::parse(Path::new("/nowhere/liuta.toml"), text).unwrap();
+    let health = Health::default();
+    let store = Store::open(&config.data).unwrap();
+    let links = Links::new([7; 32]);
+    let streams = Arc::new(Directory::default());
+    for id in config.cameras.keys() {
+        streams.insert(&**id, LiveStream::new(id.clone(), Feed::Main, 1 << 20));
+    }
+    streams.insert("channels/wall-1", streams.get("road-1").unwrap());
+    let (found, _) = tokio::sync::mpsc::channel(1);
+    let state = Shared {
+        access: Access::new(store.clone(), config.anonymous_viewer),
+        ring: Ring::open(&config.data, config.record.clone(), health.clone()).unwrap(),
+        vision: Vision::start(config.vision.clone(), health.clone(), found),
+        dispatch: Dispatch::start(
+            &config.dispatch,
+            config.site.clone(),
+            store.clone(),
+            links.clone(),
+            health.clone(),
+        ),
+        config: Arc::new(ArcSwap::from_pointee(config)),
+        streams,
+        links,
+        store,
+        health,
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let stop = CancellationToken::new();
+    tokio::spawn(api::serve(listener, state.clone(), stop.clone()));
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    Server { base, state, client, stop, _data: data }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl Server {
+    fn token(&self, role: Role, cameras: Option<&[&str]>) -> String {
+        let cameras = cameras.map(|ids| ids.iter().map(|id| (*id).to_owned()).collect());
+        self.state.access.create_token(role, cameras, None).unwrap()
+    }
+
+    async fn ask(&self, method: Method, path: &str, token: Option<&str>) -> reqwest::Response {
+        let mut request = self.client.request(method, format!("{}{path}", self.base));
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        request.timeout(Duration::from_secs(60)).send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str, token: Option<&str>) -> reqwest::Response {
+        self.ask(Method::GET, path, token).await
+    }
+
+    async fn json(&self, path: &str, token: Option<&str>) -> Value {
+        let response = self.get(path, token).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().await.unwrap()
+    }
+
+    fn put_alert(&self, id: &str, camera: &str, minute: i64) -> Alert {
+        let at = Timestamp::from_second(1_780_000_000 + minute * 60).unwrap();
+        let boxes = vec![Detection { class: "fire".into(), score: 0.9, bbox: [0.1, 0.2, 0.3, 0.4] }];
+        let alert = Alert {
+            id: id.to_owned(),
+            revision: 1,
+            phase: Phase::Active,
+            disposition: Disposition::Reported,
+            kind: Kind::Fire,
+            level: 1,
+            camera: camera.into(),
+            scene: "school-gate".into(),
+            zone: None,
+            grid: None,
+            position: None,
+            confidence: 0.9,
+            model: "m@1".into(),
+            started_at: at,
+            ended_at: None,
+            count: 3,
+            boxes,
+            snapshot_at: at,
+            evidence_start: at - SignedDuration::from_secs(10),
+            evidence_end: at + SignedDuration::from_secs(20),
+            drill: false,
+        };
+        let jpeg = Bytes::from(format!("picture of {id}"));
+        self.state.store.put_alert(&alert, Some(&jpeg), &[]).unwrap();
+        alert
+    }
+}
+
+async fn problem(response: reqwest::Response) -> (StatusCode, String) {
+    let status = response.status();
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["status"], status.as_u16());
+    assert!(!body["title"].as_str().unwrap().is_empty() && !body["detail"].as_str().unwrap().is_empty());
+    (status, body["type"].as_str().unwrap().trim_start_matches("urn:liuta:problem:").to_owned())
+}
+
+/// Who gets in: `-` nobody asked, `v`iewer, `o`perator, `d`ispatch, `a`dmin, `l`: an operator for `road-1` only (where
+/// the route is about a camera, it is `gate-1`), `m`: the anonymous viewer where that is allowed.
+const ALLOWED: [(&str, &str); 20] = [
+    ("GET /", "-mvodal"),
+    ("GET /console", "-mvodal"),
+    ("GET /assets/{file}", "-mvodal"),
+    ("GET /healthz", "-mvodal"),
+    ("GET /metrics", "oa"),
+    ("POST /api/v1/session", "-mvodal"),
+    ("DELETE /api/v1/session", "-mvodal"),
+    ("GET /api/v1/session", "-mvodal"),
+    ("GET /api/v1/cameras", "mvoal"),
+    ("GET /api/v1/alerts", "odal"),
+    ("GET /api/v1/alerts/{id}", "odal"),
+    ("GET /api/v1/alerts/{id}/snapshot.jpg", "odal"),
+    ("GET /api/v1/alerts/{id}/clip.mp4", "odal"),
+    ("GET /api/v1/detections", "odal"),
+    ("GET /list", "oa"),
+    ("GET /get", "oa"),
+    ("GET /{camera}/frame.jpeg", "mvoa"),
+    ("GET /{camera}/{file}", "mvoa"),
+    ("GET /{camera}/sub/{file}", "mvoa"),
+    ("GET /channels/{channel}/{file}", "mvoal"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_is_open_to_exactly_those_who_may() {
+    let (closed, open) = (server("none").await, server("viewer").await);
+    closed.put_alert("01A", "gate-1", 0);
+    let roles = [
+        ('v', closed.token(Role::Viewer, None)),
+        ('o', closed.token(Role::Operator, None)),
+        ('d', closed.token(Role::Dispatch, None)),
+        ('a', closed.token(Role::Admin, None)),
+        ('l', closed.token(Role::Operator, Some(&["road-1"]))),
+    ];
+    for (method, pattern, _) in api::routes().list() {
+        let route = format!("{method} {pattern}");
+        let (_, allowed) = ALLOWED
+            .iter()
+            .find(|(known, _)| *known == route)
+            .unwrap_or_else(|| panic!("{route} is new: say here who may reach it"));
+        let mut path = pattern
+            .replace("{camera}", "gate-1")
+            .replace("{channel}", "wall-1")
+            .replace("{id}", "01A")
+            .replace("/assets/{file}", "/assets/console.css")
+            .replace("{file}", "nothing.m4s");
+        if matches!(*pattern, "/list" | "/get") {
+            path += "?path=gate-1&start=2026-05-01T08:00:00Z&duration=10";
+        }
+        let barred = |status: StatusCode| matches!(status.as_u16(), 401 | 403);
+        for (role, token) in &roles {
+            let status = closed.ask(method.clone(), &path, Some(token)).await.status();
+            if !allowed.contains(*role) {
+                assert_eq!(status, StatusCode::FORBIDDEN, "{route} as {role}");
+            } else {
+                assert!(!barred(status), "{route} as {role}: {status}");
+            }
+        }
+        for (role, server) in [('-', &closed), ('m', &open)] {
+            let status = server.ask(method.clone(), &path, None).await.status();
+            if !allowed.contains(role) {
+                assert_eq!(status, StatusCode::UNAUTHORIZED, "{route} as {role}");
+            } else {
+                assert!(!barred(status), "{route} as {role}: {status}");
+            }
+        }
+        let unknown = closed.ask(method.clone(), &path, Some("lt_unknown")).await.status();
+        assert_eq!(
+            unknown == StatusCode::UNAUTHORIZED,
+            !allowed.contains('-'),
+            "{route} with an unknown token"
+        );
+    }
+    assert_eq!(ALLOWED.len(), api::routes().list().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_not_signed_in_learns_nothing_of_what_exists() {
+    let server = server("none").await;
+    server.put_alert("01A", "gate-1", 0);
+    for (there, missing) in [
+        ("/gate-1/index.m3u8", "/gate-9/index.m3u8"),
+        ("/gate-1/frame.jpeg", "/gate-9/frame.jpeg"),
+        ("/channels/wall-1/index.m3u8", "/channels/wall-9/index.m3u8"),
+        ("/list?path=gate-1", "/list?path=gate-9"),
+        ("/api/v1/alerts/01A", "/api/v1/alerts/01B"),
+        ("/api/v1/alerts/01A/snapshot.jpg", "/api/v1/alerts/01B/snapshot.jpg"),
+    ] {
+        let (there, missing) = (server.get(there, None).await, server.get(missing, None).await);
+        assert_eq!(there.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(there.headers()[header::WWW_AUTHENTICATE], "Bearer realm=\"liuta\"");
+        assert_eq!(there.status(), missing.status());
+        assert_eq!(there.text().await.unwrap(), missing.text().await.unwrap());
+    }
+    // Nor does an operator of another camera.
+    let elsewhere = server.token(Role::Operator, Some(&["road-1"]));
+    let there = server.get("/api/v1/alerts/01A", Some(&elsewhere)).await;
+    let missing = server.get("/api/v1/alerts/01B", Some(&elsewhere)).await;
+    assert_eq!(there.status(), StatusCode::NOT_FOUND);
+    assert_eq!(there.text().await.unwrap(), missing.text().await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_opens_its_object_until_it_expires() {
+    let server = server("none").await;
+    for id in ["01A", "01B"] {
+        server.put_alert(id, "gate-1", 0);
+    }
+    let now = Timestamp::now();
+    let path = "/api/v1/alerts/01A/snapshot.jpg";
+    let link = server.state.links.sign(path, now + SignedDuration::from_hours(1));
+    let opened = server.get(&link, None).await;
+    assert_eq!(
+        (opened.status(), &opened.headers()[header::CONTENT_TYPE]),
+        (StatusCode::OK, &"image/jpeg".parse().unwrap())
+    );
+    assert_eq!(opened.text().await.unwrap(), "picture of 01A");
+
+    let (_, query) = link.split_once('?').unwrap();
+    for other in [
+        "/api/v1/alerts/01B/snapshot.jpg",
+        "/api/v1/alerts/01A/clip.mp4",
+        "/api/v1/alerts/01A",
+        "/api/v1/alerts",
+        "/get",
+        "/gate-1/index.m3u8",
+        "/metrics",
+    ] {
+        let status = server.get(&format!("{other}?{query}"), None).await.status();
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "{other}");
+    }
+    let expired = server.state.links.sign(path, now - SignedDuration::from_secs(1));
+    assert_eq!(server.get(&expired, None).await.status(), StatusCode::UNAUTHORIZED);
+    let later = link.replace("expires=", "expires=9");
+    assert_eq!(server.get(&later, None).await.status(), StatusCode::UNAUTHORIZED);
+    // An expired link does not stand in the way of who is signed in.
+    let operator = server.token(Role::Operator, None);
+    assert_eq!(server.get(&expired, Some(&operator)).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_come_in_pages_and_show_only_the_persons_cameras() {
+    let server = server("none").await;
+    for n in 0..7 {
+        server.put_alert(&format!("01A{n}"), if n % 2 == 0 { "gate-1" } else { "road-1" }, n);
+    }
+    let operator = server.token(Role::Operator, None);
+    let (mut ids, mut path) = (Vec::new(), "/api/v1/alerts?limit=3".to_owned());
+    for _ in 0..5 {
+        let page = server.json(&path, Some(&operator)).await;
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 3);
+        ids.extend(items.iter().map(|item| item["id"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        path = format!("/api/v1/alerts?limit=3&cursor={next}");
+    }
+    assert_eq!(ids, ["01A6", "01A5", "01A4", "01A3", "01A2", "01A1", "01A0"]);
+
+    let one = server.json("/api/v1/alerts/01A0", Some(&operator)).await;
+    assert_eq!((&one["kind"], &one["phase"], &one["level"]), (&"fire".into(), &"active".into(), &1.into()));
+    assert_eq!(one["clip"]["url"], "/api/v1/alerts/01A0/clip.mp4");
+    assert_eq!(one["boxes"][0]["class"], "fire");
+    assert!(one["snapshot"]["url"].is_string() && one["ended_at"].is_null());
+
+    let count = |page: Value| page["items"].as_array().unwrap().len();
+    let limited = server.token(Role::Dispatch, Some(&["road-1"]));
+    assert_eq!(count(server.json("/api/v1/alerts", Some(&limited)).await), 3);
+    assert_eq!(count(server.json("/api/v1/alerts?camera=gate-1", Some(&limited)).await), 0);
+    assert_eq!(count(server.json("/api/v1/alerts?camera=gate-1", Some(&operator)).await), 4);
+    assert_eq!(count(server.json("/api/v1/detections", Some(&operator)).await), 0);
+    assert_eq!(count(server.json("/api/v1/alerts?cursor=nonsense", Some(&operator)).await), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cameras_are_told_without_secrets() {
+    let server = server("viewer").await;
+    server.state.health.set("camera/gate-1", Severity::Failed, "10.1.2.3 refuses the connection");
+    let all = server.json("/api/v1/cameras", None).await;
+    let gate = &all["items"][0];
+    assert_eq!(
+        (&gate["id"], &gate["name"], &gate["scene"]),
+        (&"gate-1".into(), &"Gate 1".into(), &"school-gate".into())
+    );
+    assert_eq!((&gate["online"], &gate["health"]["severity"]), (&false.into(), &"failed".into()));
+    assert_eq!(gate["addresses"]["rtsp"], "rtsp://127.0.0.1:8554/gate-1");
+    assert!(gate["health"]["message"].is_null() && gate["url"].is_null(), "viewers see no inner addresses");
+    let admin = server.token(Role::Admin, None);
+    let all = server.json("/api/v1/cameras", Some(&admin)).await;
+    assert_eq!(all["items"][0]["url"], "rtsp://127.0.0.1:1/gate-1");
+    assert!(!all.to_string().contains("topsecret"));
+    let limited = server.token(Role::Viewer, Some(&["road-1"]));
+    assert_eq!(server.json("/api/v1/cameras", Some(&limited)).await["items"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_metrics_tell_each_what_they_may_know() {
+    let server = server("none").await;
+    let operator = server.token(Role::Operator, None);
+    assert_eq!(server.json("/healthz", None).await, serde_json::json!({ "status": "ok" }));
+    server.state.health.set("record/ring", Severity::Degraded, "holds 3 hours");
+    assert_eq!(server.json("/healthz", None).await["status"], "degraded");
+    let detail = server.json("/healthz", Some(&operator)).await;
+    assert_eq!(detail["states"]["record/ring"]["message"], "holds 3 hours");
+    server.state.health.set("record/ring", Severity::Failed, "the disk is gone");
+    let failed = server.get("/healthz", None).await;
+    assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(!failed.text().await.unwrap().contains("disk"));
+    let metrics = server.get("/metrics", Some(&operator)).await;
+    assert!(
+        metrics.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("application/openmetrics-text")
+    );
+    assert!(metrics.text().await.unwrap().ends_with("# EOF\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_told_what_is_wrong() {
+    let server = server("none").await;
+    let admin = server.token(Role::Admin, None);
+    let get = "/get?path=gate-1&start=2026-05-01T08:00:00Z";
+    for (path, status, kind) in [
+        ("/get?path=gate-1&duration=10", 400, "bad-request"),
+        ("/get?path=gate-1&start=yesterday&duration=10", 400, "bad-request"),
+        (get, 400, "bad-request"),
+        (&format!("{get}&duration=-1"), 400, "bad-request"),
+        (&format!("{get}&duration=NaN"), 400, "bad-request"),
+        (&format!("{get}&duration=1e99"), 400, "bad-request"),
+        (&format!("{get}&duration=10"), 404, "not-found"),
+        ("/get?path=gate-1&start=9999-12-30T22:00:00Z&duration=86400", 400, "bad-request"),
+        ("/list", 400, "bad-request"),
+        ("/list?path=../../etc", 400, "bad-request"),
+        ("/list?path=gate-1&start=2026-05-02T00:00:00Z&end=2026-05-01T00:00:00Z", 400, "bad-request"),
+        ("/api/v1/alerts?limit=0", 400, "bad-request"),
+        ("/api/v1/alerts?limit=100000", 400, "bad-request"),
+        ("/api/v1/alerts?start=soon", 400, "bad-request"),
+        ("/api/v1/alerts/01ZZZ", 404, "not-found"),
+        ("/gate-9/index.m3u8", 404, "not-found"),
+        ("/gate-1/frame.jpeg?width=1", 400, "bad-request"),
+        ("/gate-1/frame.jpeg", 501, "vision-off"),
+        ("/nowhere", 404, "not-found"),
+        ("/assets/nothing.js", 404, "not-found"),
+    ] {
+        let (got, found) = problem(server.get(path, Some(&admin)).await).await;
+        assert_eq!((got.as_u16(), found.as_str()), (status, kind), "{path}");
+    }
+    let wrong = server.ask(Method::PUT, "/api/v1/alerts", Some(&admin)).await;
+    assert_eq!(problem(wrong).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    // A time zone whose + was not escaped is understood.
+    let zoned = server.get("/list?path=gate-1&start=2026-05-01T08:00:00+08:00", Some(&admin)).await;
+    assert_eq!(zoned.status(), StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_its_headers_and_head() {
+    let server = server("none").await;
+    let page = server.get("/", None).await;
+    let headers = page.headers().clone();
+    assert!(headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'self'"));
+    assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert_eq!(headers[header::REFERRER_POLICY], "no-referrer");
+    assert!(!headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+    let html = page.text().await.unwrap();
+    assert!(!html.contains("style=") && !html.contains("<script>"), "the policy forbids what is inline");
+    for asset in html.split("/assets/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert_eq!(server.get(&format!("/assets/{asset}"), None).await.status(), StatusCode::OK, "{asset}");
+    }
+    let console = server.get("/console", None).await;
+    assert_eq!(
+        (console.status(), &console.headers()[header::LOCATION]),
+        (StatusCode::PERMANENT_REDIRECT, &"/".parse().unwrap())
+    );
+    let head = server.ask(Method::HEAD, "/", None).await;
+    assert_eq!(head.headers()[header::CONTENT_LENGTH], html.len().to_string().as_str());
+    assert!(head.text().await.unwrap().is_empty());
+    let refused = server.get("/api/v1/alerts", None).await;
+    assert_eq!(refused.headers()[header::CACHE_CONTROL], "no-store");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_signs_in_and_out_from_its_own_page_alone() {
+    let server = server("none").await;
+    let token = server.token(Role::Operator, None);
+    let url = format!("{}/api/v1/session", server.base);
+    let sign_in = |origin: &str, body: String| {
+        let request = server.client.post(&url).header(header::ORIGIN, origin);
+        request.header(header::CONTENT_TYPE, "application/json").body(body).send()
+    };
+    let body = serde_json::json!({ "token": token }).to_string();
+    let foreign = sign_in("https://evil.example", body.clone()).await.unwrap();
+    assert_eq!(problem(foreign).await, (StatusCode::FORBIDDEN, "foreign-origin".to_owned()));
+    let unknown = sign_in(&server.base, r#"{"token":"lt_guess"}"#.to_owned()).await.unwrap();
+    assert_eq!(problem(unknown).await, (StatusCode::UNAUTHORIZED, "unknown-token".to_owned()));
+    for nonsense in ["", "{}", "[1]", r#"{"token":"x","more":1}"#, "{\"token\":\"a\\nb\"}"] {
+        let status = sign_in(&server.base, nonsense.to_owned()).await.unwrap().status();
+        assert!(status.is_client_error(), "{nonsense}");
+    }
+    let long = sign_in(&server.base, "x".repeat(70_000)).await.unwrap();
+    assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let form = server.client.post(&url).body(body.clone()).send().await.unwrap();
+    assert_eq!(problem(form).await.0, StatusCode::BAD_REQUEST);
+
+    let signed_in = sign_in(&server.base, body).await.unwrap();
+    assert_eq!(signed_in.status(), StatusCode::OK);
+    let set = signed_in.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict") && !set.contains(&token));
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let with_cookie = |method: Method, path: &str| {
+        server.client.request(method, format!("{}{path}", server.base)).header(header::COOKIE, &cookie).send()
+    };
+    assert_eq!(with_cookie(Method::GET, "/api/v1/alerts").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        with_cookie(Method::DELETE, "/api/v1/session").await.unwrap().status(),
+        StatusCode::NO_CONTENT
+    );
+    assert_eq!(with_cookie(Method::GET, "/api/v1/alerts").await.unwrap().status(), StatusCode::UNAUTHORIZED);
+}
+
+/// Sends bytes as they are; the answer's first line, empty where the server hung up.
+async fn raw(server: &Server, request: &[u8]) -> String {
+    let address = server.base.trim_start_matches("http://");
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    // The server may hang up in the middle of what is too long.
+    let _ = socket.write_all(request).await;
+    let mut answer = Vec::new();
+    let reading = socket.read_to_end(&mut answer);
+    let _ =
+        tokio::time::timeout(Duration::from_secs(20), reading).await.expect("the server answers or hangs up");
+    String::from_utf8_lossy(&answer).lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_requests_get_nothing_and_leave_the_server_alive() {
+    let server = server("none").await;
+    let admin = server.token(Role::Admin, None);
+    for path in [
+        "/../../etc/passwd",
+        "/assets/../../../etc/passwd",
+        "/assets/..%2f..%2f..%2fetc%2fpasswd",
+        "/gate-1/..%2f..%2fstate.db",
+        "/gate-1/sub/%2e%2e%2f%2e%2e",
+        "/..%2fgate-1/index.m3u8",
+        "/api/v1/alerts/..%2f..%2fstate.db/snapshot.jpg",
+        "/gate-1/%00",
+        "/%ff/index.m3u8",
+        "//gate-1//index.m3u8",
+        "/get?path=..%2f..%2fstate.db&start=2026-05-01T08:00:00Z&duration=10",
+    ] {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {admin}\r\n\r\n"
+        );
+        let line = raw(&server, request.as_bytes()).await;
+        let status: u16 = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(400);
+        assert!((400..500).contains(&status), "{path}: {line}");
+    }
+    let endless = [b"GET / HTTP/1.1\r\nHost: x\r\nX: ".to_vec(), vec![b'a'; 200_000]].concat();
+    assert!(!raw(&server, &endless).await.contains(" 200 "));
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(5000));
+    assert!(!raw(&server, many.as_bytes()).await.contains(" 200 "));
+    assert!(!raw(&server, &[0xff; 1000]).await.contains(" 200 "));
+    assert_eq!(server.get("/healthz", None).await.status(), StatusCode::OK);
+}
