@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cameras::{GstCamera, mount};
+use liuta::camera::Camera;
 use liuta::camera::source::{MEDIA_DEADLINE, Session, SessionError, Target};
 use liuta::config::{Credentials, Secret, Transport};
+use liuta::health::Health;
+use liuta::live::Budget;
 use liuta::media::{AccessUnit, AudioCodec, AudioFrame, Sample, VideoCodec};
+use liuta::record::{Ring, Stretch};
 
 /// What a busy machine may add to any time.
 const SLACK: Duration = Duration::from_secs(10);
@@ -201,4 +205,127 @@ async fn what_is_wrong_with_a_url_is_said() {
     assert!(error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}: ")), "{error}");
     let error = refused(target("rtsp://camera.invalid/a".parse().unwrap())).await;
     assert!(error.to_string().starts_with("cannot resolve camera.invalid"), "{error}");
+}
+
+/// A camera of the configuration, as small as can be.
+fn configured(url: url::Url) -> liuta::config::Camera {
+    liuta::config::Camera {
+        id: "gate".into(),
+        name: "gate".into(),
+        url,
+        sub_url: None,
+        credentials: None,
+        transport: Transport::Tcp,
+        record: true,
+        scene: None,
+        grid: None,
+        position: None,
+        zones: Vec::new(),
+    }
+}
+
+struct Recorded {
+    ring: Arc<Ring>,
+    health: Health,
+    camera: Camera,
+    _data: tempfile::TempDir,
+}
+
+fn record(camera: liuta::config::Camera) -> Recorded {
+    let data = tempfile::tempdir().unwrap();
+    let settings = liuta::config::Record {
+        retention: Duration::from_secs(86_400),
+        max_size: None,
+        min_free: 0,
+        sync: Duration::from_secs(1),
+        evidence_retention: Duration::from_secs(86_400),
+    };
+    let health = Health::default();
+    let ring = Ring::open(data.path(), settings, health.clone()).unwrap();
+    let camera = Camera::start(Arc::new(camera), ring.clone(), &Budget::new(256 << 20), health.clone());
+    Recorded { ring, health, camera, _data: data }
+}
+
+/// Waits until it is so; how long that took.
+async fn until(what: &str, within: Duration, mut so: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !so() {
+        assert!(start.elapsed() < within, "{what}: not within {within:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    start.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn as_many_pictures_are_recorded_as_were_sent() {
+    const SENT: u64 = 150;
+    let camera = GstCamera::start(&["--pictures", &SENT.to_string(), "--then", "hold", "a=testsrc2"]);
+    let start = jiff::Timestamp::now();
+    let recorded = record(configured(camera.url("a")));
+    camera.wait("sent a ");
+    // Stopped before the silence brings a second session.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(recorded.camera.stop(SLACK).await);
+    assert!(recorded.ring.close(SLACK));
+    let label = liuta::health::CameraLabel::new("gate");
+    assert_eq!(recorded.health.metrics.recorded_access_units.get_or_create(&label).get(), SENT);
+    assert_eq!(recorded.health.metrics.camera_sessions.get_or_create(&label).get(), 1);
+
+    let range = start..jiff::Timestamp::now();
+    let mut export = recorded.ring.export("gate", range).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    while let Some(bytes) = export.recv().await {
+        std::io::Write::write_all(&mut file.as_file(), &bytes.unwrap()).unwrap();
+    }
+    let probe = std::process::Command::new("ffprobe")
+        .args(["-v", "warning", "-count_frames", "-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"])
+        .arg(file.path())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&probe.stdout).trim(), SENT.to_string());
+    assert_eq!(String::from_utf8_lossy(&probe.stderr), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_camera_that_returns_is_recorded_again_within_five_seconds() {
+    let camera = GstCamera::start(&["a=testsrc2"]);
+    let port = camera.port.to_string();
+    let mut config = configured(camera.url("a"));
+    config.sub_url = Some(camera.url("a"));
+    let recorded = record(config);
+    let live = recorded.camera.main.clone();
+    let sub = recorded.camera.sub.clone().unwrap();
+    until("online", SLACK, || live.is_online() && sub.is_online()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let first = live.newest_rap().unwrap();
+
+    drop(camera);
+    until("offline", SLACK, || !live.is_online()).await;
+    let state = || recorded.health.snapshot().get("camera/gate").cloned().unwrap();
+    until("said", SLACK, || state().message.contains("cannot connect to 127.0.0.1:")).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+
+    let _camera = GstCamera::start(&["--port", &port, "a=testsrc2"]);
+    let took = until("online again", Duration::from_secs(5) + SLACK, || live.is_online()).await;
+    println!("recording again after {took:?}");
+    assert!(took < Duration::from_secs(5) + SLACK / 2);
+    assert_eq!(state().message, "");
+    let again = live.newest_rap().unwrap();
+    assert!(again.run > first.run && again.seq > first.seq && again.pts_90k > first.pts_90k);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+
+    assert!(recorded.camera.stop(SLACK).await);
+    assert!(recorded.ring.close(SLACK));
+    assert!(live.is_closed() && sub.is_closed());
+    let now = jiff::Timestamp::now();
+    let list = recorded.ring.list("gate", now - Duration::from_secs(3600)..now).unwrap();
+    let kinds: Vec<_> = list
+        .iter()
+        .map(|stretch| match stretch {
+            Stretch::Recorded { .. } => "recorded",
+            Stretch::Gap { cause, .. } => cause.as_str(),
+        })
+        .collect();
+    let from = kinds.iter().position(|kind| *kind == "recorded").unwrap();
+    assert_eq!(&kinds[from..from + 3], ["recorded", "camera", "recorded"], "{list:?}");
 }
