@@ -72,13 +72,14 @@ impl Queue {
         }
     }
 
-    /// Takes a part within the budget; past it every part up to the next independent one that fits is `refused`.
-    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) {
+    /// Takes a part within the budget; past it every part up to the next independent one that fits is refused. True
+    /// where that begins.
+    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) -> bool {
         let mut inner = self.lock();
         let cost = part.len() + MESSAGE_COST;
         let was_refusing = refusing.load(Ordering::Relaxed);
         if inner.closing || was_refusing && !part.independent {
-            return;
+            return false;
         }
         let refused = inner.bytes + cost > BUDGET;
         refusing.store(refused, Ordering::Relaxed);
@@ -89,6 +90,7 @@ impl Queue {
             inner.messages.push_back((key.clone(), Message::Overflow));
         }
         self.filled.notify_one();
+        refused && !was_refusing
     }
 
     /// What is sent from now on is ignored.
@@ -186,7 +188,6 @@ impl Writer<'_> {
             Message::Overflow => {
                 let from = self.seal(&mut state).unwrap_or_else(now_90k);
                 self.begin_gap(&key, &mut state, GapCause::Overflow, from);
-                self.shared.alarms.overflow();
             }
             Message::Closed => {
                 self.seal(&mut state);
@@ -258,9 +259,9 @@ impl Writer<'_> {
         state.retry = None;
         self.shared.alarms.disk(None);
         let row = segment.row();
+        self.shared.open().insert(row.path.clone(), segment.clone());
         let put = self.shared.index.put(&row);
         self.indexed(put);
-        self.shared.open().insert(row.path, segment.clone());
         state.current = Some(Current {
             segment,
             init: part.init.clone(),
