@@ -504,6 +504,34 @@ fn a_full_disk_is_told_and_got_over() {
 }
 
 #[test]
+fn a_disk_that_refuses_one_camera_is_told_and_tried_again() {
+    let data = tempfile::tempdir().unwrap();
+    let health = Health::default();
+    let ring = Ring::open(data.path(), settings(), health.clone()).unwrap();
+    let in_the_way = data.path().join("recordings/gate");
+    std::fs::write(&in_the_way, "no folder").unwrap();
+    let (gate, yard) =
+        (ring.recorder(&camera("gate"), Feed::Main), ring.recorder(&camera("yard"), Feed::Main));
+    let start = minute(ago(3600));
+    push(&yard, &parts("320x240", 1, start, 1));
+    until("the other camera", || list(&ring, "yard").first() == Some(&recorded(start, 10.0)));
+    let mut sent = parts("320x240", 1, start, 60).into_iter();
+    gate.push(sent.next().unwrap());
+    let state = || health.snapshot().remove("record/ring").unwrap();
+    until("told", || state().severity == Severity::Failed);
+    assert!(state().message.starts_with("gate is not recorded: "), "{}", state().message);
+    std::fs::remove_file(&in_the_way).unwrap();
+    until("recording again", || {
+        sent.by_ref().take(1).for_each(|part| gate.push(part));
+        state().severity == Severity::Ok
+    });
+    let told = list(&ring, "gate");
+    assert!(matches!(told[0], Stretch::Gap { cause: GapCause::Disk, .. }), "{told:?}");
+    assert!(matches!(told[1], Stretch::Recorded { .. }), "{told:?}");
+    drop((gate, yard));
+}
+
+#[test]
 fn an_abandoned_export_ends() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path());

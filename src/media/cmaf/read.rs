@@ -59,9 +59,12 @@ impl Head {
         let (mut video, mut audio) = (None, None);
         for (_, trak) in children(bytes, &moov).filter(|(kind, _)| kind == b"trak") {
             let entry = descend(bytes, &trak, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
+            // Its header, version, flags and count, and those of the first entry.
+            (entry.len() >= 24).then_some(())?;
             // Behind the box's header, version and flags, entry count and a 64-bit duration.
-            let edit = descend(bytes, &trak, &[b"edts", b"elst"])?.start + 24;
-            bytes.get(edit..edit + 8)?;
+            let list = descend(bytes, &trak, &[b"edts", b"elst"])?;
+            let edit = list.start + 24;
+            (edit + 8 <= list.end).then_some(())?;
             let tkhd = descend(bytes, &trak, &[b"tkhd"])?;
             match u32_at(bytes, tkhd.start + 20)? {
                 VIDEO_TRACK => video = Some((entry, edit)),
@@ -222,10 +225,13 @@ impl Fragment {
         let mdat = header(bytes.get(moof..)?).filter(|header| &header.kind == b"mdat")?;
         let (mut video, mut audio) = (None, None);
         for (_, traf) in children(bytes, &(0..moof)).filter(|(kind, _)| kind == b"traf") {
+            if audio.is_some() {
+                return None;
+            }
             let tfhd = descend(bytes, &traf, &[b"tfhd"])?.start;
             let run = Run::parse(bytes, &traf)?;
             match u32_at(bytes, tfhd + 12)? {
-                VIDEO_TRACK => video = Some(run),
+                VIDEO_TRACK if video.is_none() => video = Some(run),
                 // We write it last, and it is taken out from there.
                 AUDIO_TRACK if video.is_some() => audio = Some(run),
                 _ => return None,
