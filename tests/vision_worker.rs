@@ -506,7 +506,8 @@ async fn people_and_cars_are_found() {
     let mut worker = Worker::spawn();
     let report = worker.start("software", &[manifest]).await;
     assert!(matches!(report, Report::Ready { .. }), "{report:?}");
-    let cases = [("people-detection-preview.mp4", "person"), ("car-detection.mp4", "vehicle")];
+    let cases =
+        [("people-detection-preview.mp4", "person"), ("person-bicycle-car-detection-preview.mp4", "vehicle")];
     for (name, class) in cases {
         // Fifteen seconds, a key picture each.
         let options = ["-r", "4", "-x264-params", "keyint=4:min-keyint=4:scenecut=0:bframes=0:aud=1"];

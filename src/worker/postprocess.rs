@@ -151,3 +151,121 @@ fn on_picture(bbox: [f32; 4], placement: Placement) -> Option<[f32; 4]> {
     let clipped = [part(x0, x, width), part(y0, y, height), part(x1, x, width), part(y1, y, height)];
     (clipped[0] < clipped[2] && clipped[1] < clipped[3]).then_some(clipped)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use liuta::vision::model::{Channels, Fit, Layout};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn input(side: u32) -> Input {
+        Input {
+            size: [side, side],
+            layout: Layout::Nchw,
+            channels: Channels::Bgr,
+            mean: [0.0; 3],
+            scale: [1.0; 3],
+            fit: Fit::LetterboxTopLeft,
+            pad: 114,
+        }
+    }
+
+    fn whole(side: u32) -> Placement {
+        Placement { x: 0, y: 0, width: side, height: side }
+    }
+
+    fn output(labels: &[&str], map: &[(&str, &str)]) -> Output {
+        let map = map.iter().map(|(label, class)| ((*label).to_owned(), (*class).to_owned())).collect();
+        Output { labels: labels.iter().map(|label| (*label).to_owned()).collect(), map }
+    }
+
+    /// Crowded enough that suppression has much to do.
+    fn random_output(side: u32, labels: usize) -> Vec<f32> {
+        let mut state = 7u64;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as f32 / (1u64 << 24) as f32
+        };
+        let mut raw = Vec::new();
+        for _ in 0..predictions(&input(side)) {
+            raw.extend([next() * 4.0 - 2.0, next() * 4.0 - 2.0, next() * 1.5, next() * 1.5, next()]);
+            raw.extend((0..labels).map(|_| next()));
+        }
+        raw
+    }
+
+    #[test]
+    fn numpy_finds_the_same_boxes() {
+        let (side, names) = (160, ["a", "b", "c"]);
+        let raw = random_output(side, names.len());
+        let classes = Classes::new(&output(&names, &[]));
+        let (found, rejected) = yolox(&raw, &input(side), whole(side), &classes, 0.5);
+        assert_eq!(rejected, 0);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/yolox_reference.py");
+        let mut judge = Command::new("/usr/bin/python3")
+            .args([script, "160", "3", "0.5"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let bytes: Vec<u8> = raw.iter().flat_map(|value| value.to_le_bytes()).collect();
+        judge.stdin.take().unwrap().write_all(&bytes).unwrap();
+        let answer = judge.wait_with_output().unwrap();
+        assert!(answer.status.success(), "python3-numpy is needed");
+        let text = String::from_utf8(answer.stdout).unwrap();
+        let parse = |line: &str| line.split(' ').map(|word| word.parse().unwrap()).collect::<Vec<f32>>();
+        let clip = |pixel: f32| pixel.clamp(0.0, side as f32);
+        let on_picture =
+            |found: &Vec<f32>| clip(found[2]) < clip(found[4]) && clip(found[3]) < clip(found[5]);
+        let expected: Vec<Vec<f32>> = text.lines().map(parse).filter(on_picture).collect();
+        assert!(found.len() > 50, "{}", found.len());
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.class, names[expected[0] as usize]);
+            assert!((found.score - expected[1]).abs() < 1e-5);
+            for (part, pixel) in found.bbox.iter().zip(&expected[2..]) {
+                assert!((part * side as f32 - clip(*pixel)).abs() < 1.0, "{found:?} {expected:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn labels_merge_into_classes_and_others_are_not_reported() {
+        let classes = Classes::new(&output(
+            &["person", "cat", "car", "bus"],
+            &[("car", "vehicle"), ("bus", "vehicle")],
+        ));
+        assert_eq!(classes.names, ["vehicle"]);
+        assert_eq!(classes.best(&[0.9, 0.8, 0.2, 0.4]), Some((0, 0.4)));
+        assert_eq!(classes.columns(), 9);
+    }
+
+    #[test]
+    fn boxes_in_the_padding_are_no_detections() {
+        let placement = Placement { x: 0, y: 35, width: 160, height: 90 };
+        assert_eq!(on_picture([10.0, 5.0, 30.0, 30.0], placement), None);
+        assert_eq!(on_picture([-10.0, 35.0, 80.0, 200.0], placement), Some([0.0, 0.0, 0.5, 1.0]));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_network_says_detections_are_sound(
+            seed in prop::collection::vec(prop::num::f32::ANY, 7 * 21),
+            min_score in 0.0f32..1.0,
+        ) {
+            // 32×32: 16 + 4 + 1 predictions.
+            let classes = Classes::new(&output(&["a", "b"], &[]));
+            let (found, rejected) = yolox(&seed, &input(32), whole(32), &classes, min_score);
+            prop_assert!(found.len() + rejected as usize <= 21);
+            for detection in found {
+                prop_assert!((min_score..=1.0).contains(&detection.score));
+                let [x0, y0, x1, y1] = detection.bbox;
+                prop_assert!(0.0 <= x0 && x0 < x1 && x1 <= 1.0 && 0.0 <= y0 && y0 < y1 && y1 <= 1.0);
+            }
+        }
+    }
+}
