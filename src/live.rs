@@ -80,8 +80,11 @@ struct Ring {
     rap: Option<u64>,
     /// Sum of the entries' costs.
     entry_bytes: usize,
-    parts: VecDeque<Arc<Part>>,
+    parts: VecDeque<Placed>,
     part_bytes: usize,
+    longest_segment_90k: i64,
+    /// The numbers of the next segment and discontinuity where no part is held to count on from.
+    placed: (u64, u64),
     /// Of the last picture pushed, kept or not.
     newest: Option<Newest>,
     /// Nothing can be decoded before the next random access point: a new run began, or the hard cap was reached.
@@ -96,6 +99,18 @@ struct Ring {
     closed: bool,
     /// What the budget was told.
     accounted: usize,
+}
+
+/// A part and its place in the stream's life: what HLS numbers segments by.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    pub part: Arc<Part>,
+    /// Rises by one with every independent part and every discontinuity.
+    pub segment: u64,
+    /// Rises by one where the run or the init segment changes.
+    pub discontinuity: u64,
+    /// Where the segment began.
+    segment_start_90k: i64,
 }
 
 struct Newest {
@@ -242,15 +257,37 @@ impl Ring {
     fn push_part(&mut self, part: Arc<Part>) {
         let horizon = part.start_90k + part.duration_90k - PARTS_90K;
         self.part_bytes += part.len();
-        self.parts.push_back(part);
+        let placed = self.place(part);
+        self.parts.push_back(placed);
         self.drop_parts(|_, oldest| oldest.start_90k < horizon);
+    }
+
+    fn place(&mut self, part: Arc<Part>) -> Placed {
+        let start = part.start_90k;
+        let Some(last) = self.parts.back() else {
+            // The first, or the first after all were dropped: players must not take it for what they know already.
+            let (segment, discontinuity) = self.placed;
+            self.placed = (segment + 1, discontinuity + 1);
+            return Placed { part, segment, discontinuity, segment_start_90k: start };
+        };
+        let broken = last.part.run != part.run || !Arc::ptr_eq(&last.part.init, &part.init);
+        let Placed { mut segment, mut discontinuity, mut segment_start_90k, .. } = *last;
+        if broken || part.independent {
+            let end = last.part.start_90k + last.part.duration_90k;
+            self.longest_segment_90k = self.longest_segment_90k.max(end - segment_start_90k);
+            segment += 1;
+            discontinuity += u64::from(broken);
+            segment_start_90k = start;
+            self.placed = (segment + 1, discontinuity + 1);
+        }
+        Placed { part, segment, discontinuity, segment_start_90k }
     }
 
     /// Drops the oldest parts while `too_much`, never the newest independent part and what follows.
     fn drop_parts(&mut self, too_much: impl Fn(usize, &Part) -> bool) {
-        let mut spare = self.parts.iter().rposition(|part| part.independent).unwrap_or(0);
+        let mut spare = self.parts.iter().rposition(|placed| placed.part.independent).unwrap_or(0);
         while spare > 0 {
-            let Some(oldest) = self.parts.front() else { return };
+            let Some(Placed { part: oldest, .. }) = self.parts.front() else { return };
             if !too_much(self.part_bytes, oldest) {
                 return;
             }
@@ -307,6 +344,8 @@ impl LiveStream {
             entry_bytes: 0,
             parts: VecDeque::new(),
             part_bytes: 0,
+            longest_segment_90k: 0,
+            placed: (0, 0),
             newest: None,
             awaiting_rap: true,
             announced_audio: None,
@@ -461,7 +500,13 @@ impl LiveStream {
 
     /// The parts held now, oldest first (about the last 30 s).
     pub fn parts(&self) -> Vec<Arc<Part>> {
-        self.lock().parts.iter().cloned().collect()
+        self.lock().parts.iter().map(|placed| placed.part.clone()).collect()
+    }
+
+    /// The same with their places, and the length of the longest segment so far, which never falls.
+    pub fn placed_parts(&self) -> (Vec<Placed>, i64) {
+        let ring = self.lock();
+        (ring.parts.iter().cloned().collect(), ring.longest_segment_90k)
     }
 }
 

@@ -6,6 +6,7 @@
 //! What does not belong here: how bytes arrive (`camera::source`), where they wait (`live`), and decoding
 //! (the worker).
 
+mod bits;
 pub mod cmaf;
 pub mod h264;
 pub mod h265;

@@ -1,6 +1,10 @@
 //! Timelines: ticks, the box's clock, and how a camera's RTP ticks are laid on it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+
+use super::VIDEO_CLOCK;
 
 /// The instant of a tick count since the Unix epoch.
 pub fn from_90k(ticks: i64) -> Timestamp {
@@ -11,4 +15,329 @@ pub fn from_90k(ticks: i64) -> Timestamp {
 /// Ticks since the Unix epoch of an instant, rounded down.
 pub fn to_90k(at: Timestamp) -> i64 {
     (at.as_nanosecond() * 9).div_euclid(100_000) as i64
+}
+
+/// When something arrived, on both of the box's clocks, read together.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// On a clock that never steps, from any origin.
+    pub monotonic: Duration,
+    /// On the clock that people see, which may be set at any moment.
+    pub wall: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
+pub enum ClockError {
+    #[error("the camera's timestamps are {0:.1} s off from when its pictures arrive")]
+    RunsAway(f64),
+    #[error("the box's clock was set by {0:+.1} s")]
+    Stepped(f64),
+}
+
+/// Lays the RTP ticks of one session on the box's clock.
+///
+/// The first picture's arrival is the anchor. From there on time goes as the box's monotonic clock does, and the RTP
+/// ticks are held to it: a camera whose clock drifts is slewed by at most 500 ppm, so that no picture's duration is
+/// visibly changed. Delay on the way only ever makes pictures late, hence the earliest arrival of a stretch counts.
+/// A step of the wall clock moves nothing; past [`ClockAnchor::STEP`] the session should end and be anchored anew.
+#[derive(Debug)]
+pub struct ClockAnchor {
+    rate: i64,
+    first: Arrival,
+    first_rtp: i64,
+    /// Added to the ticks since the first picture, in 1/1_000_000 of a tick of 90 kHz.
+    offset: i64,
+    /// How much of `offset` is still to be changed.
+    correction: i64,
+    /// The highest RTP time placed: slewing goes on with it, not with reordered pictures.
+    newest: i64,
+    stretch_start: i64,
+    /// The smallest (arrival − placed) of the stretch, in 90 kHz ticks.
+    stretch_least: i64,
+}
+
+const MICRO: i64 = 1_000_000;
+
+impl ClockAnchor {
+    /// Slewing speed, millionths.
+    pub const SLEW_PPM: i64 = 500;
+    /// Arrivals within one such stretch are judged by the earliest.
+    const STRETCH_90K: i64 = 10 * VIDEO_CLOCK;
+    /// Below this the difference is jitter of the network and the camera's own sending.
+    const JITTER_90K: i64 = VIDEO_CLOCK / 50;
+    /// How far a picture's time may be from its arrival: the media deadline, twice.
+    pub const RUN_AWAY: Duration = Duration::from_secs(10);
+    /// A step of the wall clock that is worth a new session.
+    pub const STEP: Duration = Duration::from_secs(2);
+
+    /// `rate`: RTP ticks a second; `rtp`: the first picture's unwrapped RTP time.
+    pub fn new(rate: u32, rtp: i64, arrival: Arrival) -> ClockAnchor {
+        ClockAnchor {
+            rate: i64::from(rate.max(1)),
+            first: arrival,
+            first_rtp: rtp,
+            offset: 0,
+            correction: 0,
+            newest: 0,
+            stretch_start: 0,
+            stretch_least: i64::MAX,
+        }
+    }
+
+    /// The place of an RTP time that just arrived, 90 kHz ticks since the Unix epoch.
+    pub fn place(&mut self, rtp: i64, arrival: Arrival) -> Result<i64, ClockError> {
+        let ticks = self.ticks(rtp);
+        let advanced = (ticks - self.newest).max(0);
+        self.newest = self.newest.max(ticks);
+        // One tick in a second of advance is 1/90_000; `advanced` ticks may bend by `advanced` × 500 millionths.
+        let bend = self.correction.clamp(-advanced * Self::SLEW_PPM, advanced * Self::SLEW_PPM);
+        self.offset += bend;
+        self.correction -= bend;
+        let placed = ticks + self.offset.div_euclid(MICRO);
+        let late = self.since_first(arrival) - placed;
+        if late.abs() > ticks_90k(Self::RUN_AWAY) {
+            return Err(ClockError::RunsAway(-late as f64 / VIDEO_CLOCK as f64));
+        }
+        self.stretch_least = self.stretch_least.min(late);
+        if self.newest - self.stretch_start >= Self::STRETCH_90K {
+            let least = self.stretch_least;
+            self.correction = if least.abs() > Self::JITTER_90K { least * MICRO } else { 0 };
+            self.stretch_start = self.newest;
+            self.stretch_least = i64::MAX;
+        }
+        Ok(self.origin_90k() + placed)
+    }
+
+    /// Where an RTP time of the same session lies by what is known now, without learning from it; for audio and
+    /// sender reports with ticks converted to the video's rate.
+    pub fn at(&self, rtp: i64) -> i64 {
+        self.origin_90k() + self.ticks(rtp) + self.offset.div_euclid(MICRO)
+    }
+
+    /// How far the wall clock has been stepped since the first picture; an error where that is worth a new session.
+    pub fn check_step(&self, now: Arrival) -> Result<(), ClockError> {
+        let expected = ticks_90k(now.monotonic.saturating_sub(self.first.monotonic));
+        let stepped = to_90k(now.wall) - self.origin_90k() - expected;
+        if stepped.abs() > ticks_90k(Self::STEP) {
+            return Err(ClockError::Stepped(stepped as f64 / VIDEO_CLOCK as f64));
+        }
+        Ok(())
+    }
+
+    /// Seconds that the camera's clock is ahead of the box's, from an RTCP sender report (RFC 3550 6.4.1): `ntp` is
+    /// its 64-bit NTP time, `rtp` its RTP time, unwrapped.
+    pub fn clock_error(&self, ntp: u64, rtp: i64) -> f64 {
+        /// Seconds from 1900 to 1970.
+        const NTP_TO_UNIX: i64 = 2_208_988_800;
+        let seconds = (ntp >> 32) as i64 - NTP_TO_UNIX;
+        let fraction = (ntp & 0xffff_ffff) as f64 / 4_294_967_296.0;
+        let placed = self.at(rtp);
+        (seconds - placed.div_euclid(VIDEO_CLOCK)) as f64 + fraction
+            - placed.rem_euclid(VIDEO_CLOCK) as f64 / VIDEO_CLOCK as f64
+    }
+
+    fn origin_90k(&self) -> i64 {
+        to_90k(self.first.wall)
+    }
+
+    fn ticks(&self, rtp: i64) -> i64 {
+        let ticks = i128::from(rtp) - i128::from(self.first_rtp);
+        // A century either way: what is beyond is refused by `place`, and sums stay far from overflow.
+        const CENTURY: i128 = 100 * 366 * 86_400 * VIDEO_CLOCK as i128;
+        (ticks * i128::from(VIDEO_CLOCK) / i128::from(self.rate)).clamp(-CENTURY, CENTURY) as i64
+    }
+
+    fn since_first(&self, arrival: Arrival) -> i64 {
+        ticks_90k(arrival.monotonic.saturating_sub(self.first.monotonic))
+    }
+}
+
+fn ticks_90k(duration: Duration) -> i64 {
+    (duration.as_micros() as i64).saturating_mul(9) / 100
+}
+
+/// Decode times for pictures that arrive in decode order with presentation times alone, as RTP carries them.
+///
+/// Where a stream reorders by up to `depth` pictures, the decode time of a picture is the presentation time that lies
+/// `depth` pictures back in output order: known on arrival, so nothing is held up. A stream that reorders more than
+/// it said is followed: the depth grows, and the picture that showed it is presented when it is decoded.
+#[derive(Debug)]
+pub struct DecodeTimes {
+    depth: usize,
+    /// The latest presentation times not yet used, ascending; `depth` of them once the stream has run in.
+    waiting: Vec<i64>,
+    last: Option<i64>,
+}
+
+impl DecodeTimes {
+    /// H.264 and H.265 reorder by no more.
+    const MAX_DEPTH: usize = 16;
+
+    /// `reorder` as in [`super::VideoParams::reorder`].
+    pub fn new(reorder: u8) -> DecodeTimes {
+        DecodeTimes { depth: usize::from(reorder).min(Self::MAX_DEPTH), waiting: Vec::new(), last: None }
+    }
+
+    /// The presentation time (the given one, but for a stream that lied) and decode time of the next picture: decode
+    /// times rise strictly and are never above presentation times.
+    pub fn next(&mut self, pts: i64) -> (i64, i64) {
+        let at = self.waiting.partition_point(|&waiting| waiting <= pts);
+        self.waiting.insert(at, pts);
+        // Until `depth` pictures have come, there is no earlier time to take: one tick apart is enough for order.
+        let missing = (self.depth + 1).saturating_sub(self.waiting.len());
+        let earliest = self.waiting[0];
+        if missing == 0 {
+            self.waiting.remove(0);
+        }
+        let mut dts = (earliest - missing as i64).min(pts);
+        if let Some(last) = self.last
+            && dts <= last
+        {
+            dts = last + 1;
+            if dts > pts && self.depth < Self::MAX_DEPTH {
+                self.depth += 1;
+            }
+        }
+        self.last = Some(dts);
+        (pts.max(dts), dts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const START: i64 = 1_790_000_000;
+
+    /// `seconds` after the start on a steady clock, with the wall clock `step` seconds off.
+    fn arrival(seconds: f64, step: i64) -> Arrival {
+        let monotonic = Duration::from_secs_f64(1000.0 + seconds);
+        let wall = from_90k((START + step) * VIDEO_CLOCK + (seconds * VIDEO_CLOCK as f64).round() as i64);
+        Arrival { monotonic, wall }
+    }
+
+    #[test]
+    fn ticks_convert_both_ways() {
+        for ticks in [0, 1, 89_999, -1, START * VIDEO_CLOCK + 17] {
+            assert!((to_90k(from_90k(ticks)) - ticks).abs() <= 1);
+        }
+    }
+
+    #[test]
+    fn pictures_keep_their_distances_under_jitter() {
+        let mut anchor = ClockAnchor::new(90_000, 777, arrival(0.0, 0));
+        for n in 0..10_000i64 {
+            let jitter = (n * 7919 % 13) as f64 / 1000.0;
+            let placed = anchor.place(777 + n * 3600, arrival(n as f64 / 25.0 + jitter, 0)).unwrap();
+            assert_eq!(placed, START * VIDEO_CLOCK + n * 3600);
+        }
+    }
+
+    #[test]
+    fn a_drifting_camera_is_slewed_by_at_most_500_ppm() {
+        let mut anchor = ClockAnchor::new(90_000, 0, arrival(0.0, 0));
+        let mut last = None;
+        for n in 0..50_000i64 {
+            // The camera counts 200 ppm too slowly.
+            let at = n as f64 / 25.0 * 1.0002;
+            let placed = anchor.place(n * 3600, arrival(at, 0)).unwrap();
+            if let Some(last) = last {
+                assert!((3598..=3602).contains(&(placed - last)), "{n}: {}", placed - last);
+            }
+            last = Some(placed);
+            let error = placed as f64 / 90_000.0 - START as f64 - at;
+            assert!(error.abs() < 0.05, "{n}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_breaks_no_order_and_is_noticed() {
+        for step in [3600, -3600] {
+            let mut anchor = ClockAnchor::new(90_000, 0, arrival(0.0, 0));
+            let mut last = i64::MIN;
+            for n in 0..3000i64 {
+                let now = arrival(n as f64 / 25.0, if n < 1000 { 0 } else { step });
+                let placed = anchor.place(n * 3600, now).unwrap();
+                assert!(placed > last);
+                assert_eq!(placed, START * VIDEO_CLOCK + n * 3600);
+                last = placed;
+                assert_eq!(anchor.check_step(now).is_err(), n >= 1000);
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps_that_run_away_are_refused() {
+        let mut anchor = ClockAnchor::new(90_000, 0, arrival(0.0, 0));
+        assert!(anchor.place(9 * 90_000, arrival(0.1, 0)).is_ok());
+        assert!(
+            matches!(anchor.place(11 * 90_000, arrival(0.2, 0)), Err(ClockError::RunsAway(ahead)) if ahead > 10.0)
+        );
+        for rtp in [i64::MIN, i64::MAX] {
+            assert!(anchor.place(rtp, arrival(0.3, 0)).is_err());
+        }
+    }
+
+    #[test]
+    fn the_cameras_own_clock_is_measured() {
+        let anchor = ClockAnchor::new(90_000, 500, arrival(0.0, 0));
+        let ntp = ((START + 2_208_988_800 + 12) as u64) << 32 | 0x8000_0000;
+        let error = anchor.clock_error(ntp, 500 + 90_000);
+        assert!((error - 11.5).abs() < 1e-4, "{error}");
+    }
+
+    /// Presentation times in decode order, in pictures, that ffprobe 5.1 prints of
+    /// `-f lavfi -i testsrc2=rate=25 -frames:v 40 -c:v libx264 -bf 3 -x264-params b-pyramid=normal`.
+    const B_PYRAMID: [i64; 20] = [0, 4, 2, 1, 3, 8, 6, 5, 7, 12, 10, 9, 11, 16, 14, 13, 15, 19, 17, 18];
+
+    #[test]
+    fn decode_times_of_b_frames_rise_and_never_pass_presentation() {
+        let mut times = DecodeTimes::new(2);
+        let mut last = i64::MIN;
+        for (n, picture) in B_PYRAMID.into_iter().enumerate() {
+            let pts = 1_000_000 + picture * 3600;
+            let (presented, dts) = times.next(pts);
+            assert_eq!(presented, pts);
+            assert!(dts > last && dts <= pts, "{n}: {dts} after {last} for {pts}");
+            if n >= 2 {
+                assert_eq!(dts, 1_000_000 + (n as i64 - 2) * 3600, "two pictures back");
+            }
+            last = dts;
+        }
+    }
+
+    #[test]
+    fn without_reordering_decode_is_presentation() {
+        let mut times = DecodeTimes::new(0);
+        for n in 0..100 {
+            assert_eq!(times.next(n * 3600), (n * 3600, n * 3600));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_reorders_more_than_it_said_is_followed() {
+        let mut times = DecodeTimes::new(0);
+        let mut changed = 0;
+        for n in 0..200i64 {
+            let pts = (n / 20 * 20 + B_PYRAMID[n as usize % 20]) * 3600;
+            changed += usize::from(times.next(pts).0 != pts && n > 60);
+        }
+        assert_eq!(changed, 0, "after a few groups every picture is presented when it should be");
+    }
+
+    proptest! {
+        #[test]
+        fn decode_times_rise_whatever_comes(reorder in 0u8..20, all in proptest::collection::vec(0i64..100_000, 1..200)) {
+            let mut times = DecodeTimes::new(reorder);
+            let mut last = i64::MIN;
+            for pts in all {
+                let (presented, dts) = times.next(pts);
+                prop_assert!(dts > last && dts <= presented && presented >= pts);
+                prop_assert!(times.waiting.len() <= DecodeTimes::MAX_DEPTH);
+                last = dts;
+            }
+        }
+    }
 }

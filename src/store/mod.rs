@@ -1,19 +1,57 @@
 //! `state.db`: alerts with their snapshots, the outbox, detections, tokens. SQLite, WAL, `synchronous = FULL`; one
-//! writer connection, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
+//! writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
 //!
 //! What does not belong here: segments (`record` has its own index) and what any of it means.
+//!
+//! **Durability.** A call that returns `Ok` has been synced, except detections: they are a log, and syncing each look
+//! would make alerts queue behind it. After a power cut the newest of them may be missing; after a crash of the process
+//! none is. While the disk refuses, calls return errors and nothing is half written; [`Store::put_alert`] may be
+//! repeated with the same revision as often as needed.
+//!
+//! **Other processes.** `liuta token create` opens the same file beside a running daemon; WAL and a busy timeout order
+//! the two.
+
+mod alerts;
+mod detections;
+mod outbox;
+mod page;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod tokens;
 
 use std::ops::Range;
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
-use crate::alert::{Alert, Detection};
+use crate::alert::Detection;
 
-pub struct Store {}
+/// Connections that read at the same time; more callers wait for one of them.
+const READERS: usize = 4;
+
+/// How long a call waits for another process that is writing.
+const BUSY: Duration = Duration::from_secs(5);
+
+pub struct Store {
+    path: PathBuf,
+    writer: Mutex<Writer>,
+    readers: Vec<Mutex<Connection>>,
+    turn: AtomicUsize,
+}
+
+/// Behind one lock, so that the two never wait for each other inside SQLite.
+struct Writer {
+    /// `synchronous = FULL`.
+    durable: Connection,
+    /// `synchronous = NORMAL`, for detections.
+    log: Connection,
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -26,8 +64,12 @@ pub enum StoreError {
         "{path} has schema {found}, newer than this liuta's {known}; run the newer liuta or restore a backup"
     )]
     Newer { path: String, found: u32, known: u32 },
-    #[error("state.db: {0}")]
+    /// Names the file and says what to do.
+    #[error("{0}")]
     Corrupt(String),
+    /// Somebody else has changed the alert meanwhile: read it again and repeat the change.
+    #[error("alert {alert}: revision {revision} is taken, the newest is {newest}")]
+    Stale { alert: String, revision: u32, newest: u32 },
 }
 
 /// One page of a collection, newest first; `next` continues it.
@@ -42,6 +84,7 @@ pub struct Page<T> {
 pub struct Filter {
     /// `None`: every camera. `Some([])`: none.
     pub cameras: Option<Vec<String>>,
+    /// Of an alert's start, or a detection's capture time.
     pub range: Option<Range<Timestamp>>,
     /// From an earlier page's `next`; one that is not is an empty page.
     pub cursor: Option<String>,
@@ -74,6 +117,18 @@ pub struct OutboxEntry {
     pub due: Timestamp,
 }
 
+/// An event that never arrived.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct DeadLetter {
+    pub destination: String,
+    /// `<alert id>.<revision>`.
+    pub event: String,
+    pub created: Timestamp,
+    pub given_up: Timestamp,
+    pub attempts: u32,
+    pub reason: String,
+}
+
 /// A token as it is kept: only its SHA-256.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenRow {
@@ -87,115 +142,137 @@ pub struct TokenRow {
 }
 
 impl Store {
-    /// Opens, creates or migrates `<data>/state.db`.
+    /// Opens, creates or migrates `<data>/state.db`. A migration leaves a copy of the file as it was beside it
+    /// (`state.db.v<schema>`).
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] and [`StoreError::Corrupt`] leave the file as it is.
     pub fn open(data: &Path) -> Result<Arc<Store>, StoreError> {
-        let _ = data;
-        todo!()
+        let path = data.join("state.db");
+        schema::create_file(data, &path)?;
+        let explain = |error| explain(&path, error);
+        let mut durable = connect(&path).map_err(explain)?;
+        schema::migrate(&mut durable, &path, &schema::MIGRATIONS)?;
+        let open = || -> rusqlite::Result<_> {
+            durable.pragma_update(None, "synchronous", "FULL")?;
+            let log = connect(&path)?;
+            log.pragma_update(None, "synchronous", "NORMAL")?;
+            let readers = (0..READERS)
+                .map(|_| {
+                    let reader = connect(&path)?;
+                    reader.pragma_update(None, "query_only", true)?;
+                    Ok(Mutex::new(reader))
+                })
+                .collect::<rusqlite::Result<_>>()?;
+            Ok((log, readers))
+        };
+        let (log, readers) = open().map_err(explain)?;
+        let writer = Mutex::new(Writer { durable, log });
+        Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0) }))
     }
 
-    /// Stores an alert's revision and its outbox entries (destination, body) in one transaction. `snapshot` replaces
-    /// an earlier one.
-    pub fn put_alert(
-        &self,
-        alert: &Alert,
-        snapshot: Option<&Bytes>,
-        outbox: &[(String, Bytes)],
-    ) -> Result<(), StoreError> {
-        let _ = (alert, snapshot, outbox);
-        todo!()
-    }
-
-    pub fn alerts(&self, filter: &Filter) -> Result<Page<Alert>, StoreError> {
-        let _ = filter;
-        todo!()
-    }
-
-    pub fn alert(&self, id: &str) -> Result<Option<Alert>, StoreError> {
-        let _ = id;
-        todo!()
-    }
-
-    /// Alerts that were pending or active when the daemon stopped.
-    pub fn open_alerts(&self) -> Result<Vec<Alert>, StoreError> {
-        todo!()
-    }
-
-    /// The JPEG with the boxes drawn.
-    pub fn snapshot(&self, alert: &str) -> Result<Option<Bytes>, StoreError> {
-        let _ = alert;
-        todo!()
-    }
-
-    pub fn put_detections(
-        &self,
-        camera: &str,
-        at: Timestamp,
-        model: &str,
-        detections: &[Detection],
-    ) -> Result<(), StoreError> {
-        let _ = (camera, at, model, detections);
-        todo!()
-    }
-
-    pub fn detections(&self, filter: &Filter) -> Result<Page<StoredDetection>, StoreError> {
-        let _ = filter;
-        todo!()
-    }
-
-    /// Entries of a destination that are due, oldest first.
-    pub fn due(
-        &self,
-        destination: &str,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<OutboxEntry>, StoreError> {
-        let _ = (destination, now, limit);
-        todo!()
-    }
-
-    /// When the next entry of a destination is due, and how many wait.
-    pub fn outbox_state(&self, destination: &str) -> Result<(Option<Timestamp>, u64), StoreError> {
-        let _ = destination;
-        todo!()
-    }
-
-    /// The destination has acknowledged the entry.
-    pub fn acknowledged(&self, row: i64) -> Result<(), StoreError> {
-        let _ = row;
-        todo!()
-    }
-
-    /// The attempt failed; the next is due then.
-    pub fn failed(&self, row: i64, error: &str, due: Timestamp) -> Result<(), StoreError> {
-        let _ = (row, error, due);
-        todo!()
-    }
-
-    /// Given up: kept as a dead letter with the reason.
-    pub fn give_up(&self, row: i64, reason: &str) -> Result<(), StoreError> {
-        let _ = (row, reason);
-        todo!()
-    }
-
-    pub fn put_token(&self, token: &TokenRow) -> Result<(), StoreError> {
-        let _ = token;
-        todo!()
-    }
-
-    pub fn token(&self, sha256: &[u8; 32]) -> Result<Option<TokenRow>, StoreError> {
-        let _ = sha256;
-        todo!()
-    }
-
-    /// A random secret of the box, made at first use and kept: what links are signed with.
-    pub fn secret(&self, name: &str) -> Result<[u8; 32], StoreError> {
-        let _ = name;
-        todo!()
-    }
-
-    /// Forgets detections older than `detections` and ended alerts (with snapshots) older than `alerts`.
+    /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters and entries for
+    /// destinations that nobody serves any more older than `alerts`.
+    ///
+    /// Works in small transactions: alerts are written in between.
     pub fn forget(&self, detections: Duration, alerts: Duration) -> Result<(), StoreError> {
-        let _ = (detections, alerts);
-        todo!()
+        let before = |age: Duration| nanos(Timestamp::now()).saturating_sub(age.as_nanos() as i64);
+        for (age, sql) in [
+            (
+                detections,
+                "DELETE FROM detections WHERE (camera, at, n) IN
+                     (SELECT camera, at, n FROM detections WHERE at < ?1 ORDER BY at LIMIT 5000)",
+            ),
+            (
+                alerts,
+                "DELETE FROM alerts WHERE id IN (SELECT id FROM alerts
+                     WHERE started_at < ?1 AND ended_at < ?1 ORDER BY started_at LIMIT 500)",
+            ),
+            (
+                alerts,
+                "DELETE FROM dead_letters WHERE row IN
+                     (SELECT row FROM dead_letters WHERE given_up < ?1 LIMIT 500)",
+            ),
+            (alerts, "DELETE FROM outbox WHERE row IN (SELECT row FROM outbox WHERE created < ?1 LIMIT 500)"),
+        ] {
+            while self.write(|db| db.prepare_cached(sql)?.execute([before(age)]))? > 0 {}
+        }
+        Ok(())
     }
+
+    /// Runs `change` in a transaction that is synced when this returns `Ok`.
+    fn write<T>(
+        &self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        transact(&mut self.writer().durable, change).map_err(|error| explain(&self.path, error))
+    }
+
+    /// The same without the sync.
+    fn log<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        transact(&mut self.writer().log, change).map_err(|error| explain(&self.path, error))
+    }
+
+    fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        query(&self.reader()).map_err(|error| explain(&self.path, error))
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        // A panic inside a transaction has rolled it back: the connection is as good as before.
+        self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Connection> {
+        if let Some(idle) = self.readers.iter().find_map(|reader| reader.try_lock().ok()) {
+            return idle;
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % READERS;
+        self.readers[turn].lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn transact<T>(
+    db: &mut Connection,
+    change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    // Immediate: a transaction that began as a reader cannot wait for another process's write.
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let done = change(&transaction)?;
+    transaction.commit()?;
+    Ok(done)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let db = Connection::open(path)?;
+    db.busy_timeout(BUSY)?;
+    db.pragma_update(None, "foreign_keys", true)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+/// Says of a broken file which it is and what to do; other errors stay as they are.
+fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(format!(
+            "{path} is damaged ({error}); nothing was changed. Stop liuta, keep a copy, and restore a backup, or try \
+             `sqlite3 {path} .recover`; moved away, a new one is made and recordings stay",
+            path = path.display(),
+        )),
+        _ => StoreError::Sqlite(error),
+    }
+}
+
+/// As times are stored: nanoseconds since the Unix epoch, which fit until the year 2262.
+fn nanos(at: Timestamp) -> i64 {
+    at.as_nanosecond().clamp(i64::MIN.into(), i64::MAX.into()) as i64
+}
+
+fn timestamp(nanos: i64) -> Timestamp {
+    // Every i64 of nanoseconds is within jiff's years.
+    Timestamp::from_nanosecond(nanos.into()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// A stored text that is not what was written: somebody else's hand.
+fn unreadable(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into())
 }

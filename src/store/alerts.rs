@@ -1,0 +1,129 @@
+//! Alerts and their snapshots.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, Row, named_params};
+
+use super::page::Window;
+use super::{Filter, Page, Store, StoreError, nanos, outbox, unreadable};
+use crate::alert::{Alert, Phase};
+
+/// Start in nanoseconds, id.
+type Key = (i64, String);
+
+impl Store {
+    /// Stores an alert's revision and its outbox entries (destination, body) in one transaction. `snapshot` replaces
+    /// an earlier one. The same revision again changes nothing, so a call whose outcome is unknown may be repeated.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] where this revision or a later one is stored already and says something else.
+    pub fn put_alert(
+        &self,
+        alert: &Alert,
+        snapshot: Option<&Bytes>,
+        outbox: &[(String, Bytes)],
+    ) -> Result<(), StoreError> {
+        let body = serde_json::to_string(alert).map_err(|error| StoreError::Sqlite(unreadable(0, error)))?;
+        let newest = self.write(|db| {
+            let stored: Option<(u32, String)> = db
+                .prepare_cached("SELECT revision, body FROM alerts WHERE id = ?1")?
+                .query_row([&alert.id], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            if let Some((newest, stored)) = stored
+                && newest >= alert.revision
+            {
+                let same = newest == alert.revision && stored == body;
+                return Ok((!same).then_some(newest));
+            }
+            db.prepare_cached(
+                "INSERT INTO alerts (id, revision, phase, camera, started_at, ended_at, body)
+                 VALUES (:id, :revision, :phase, :camera, :started_at, :ended_at, :body)
+                 ON CONFLICT (id) DO UPDATE SET revision = :revision, phase = :phase, camera = :camera,
+                     started_at = :started_at, ended_at = :ended_at, body = :body",
+            )?
+            .execute(named_params! {
+                ":id": alert.id,
+                ":revision": alert.revision,
+                ":phase": phase(alert.phase),
+                ":camera": alert.camera.as_ref(),
+                ":started_at": nanos(alert.started_at),
+                ":ended_at": alert.ended_at.map(nanos),
+                ":body": body,
+            })?;
+            if let Some(jpeg) = snapshot {
+                db.prepare_cached("INSERT OR REPLACE INTO snapshots (alert, jpeg) VALUES (?1, ?2)")?
+                    .execute((&alert.id, jpeg.as_ref()))?;
+            }
+            outbox::enqueue(db, alert, outbox)?;
+            Ok(None)
+        })?;
+        match newest {
+            None => Ok(()),
+            Some(newest) => {
+                Err(StoreError::Stale { alert: alert.id.clone(), revision: alert.revision, newest })
+            }
+        }
+    }
+
+    pub fn alerts(&self, filter: &Filter) -> Result<Page<Alert>, StoreError> {
+        let Some(window) = Window::<Key>::of(filter) else { return Ok(Page::empty()) };
+        let cameras = filter.cameras.as_ref().map(|cameras| serde_json::json!(cameras).to_string());
+        let (after, after_id) = window.after.clone().unwrap_or((i64::MAX, "\u{10FFFF}".to_owned()));
+        let keyed = self.read(|db| {
+            db.prepare_cached(
+                "SELECT body, started_at, id FROM alerts
+                 WHERE started_at >= :from AND started_at < :until AND (started_at, id) < (:after, :after_id)
+                     AND (:cameras IS NULL OR camera IN (SELECT value FROM json_each(:cameras)))
+                 ORDER BY started_at DESC, id DESC LIMIT :limit",
+            )?
+            .query_map(
+                named_params! {
+                    ":from": window.from,
+                    ":until": window.until,
+                    ":after": after,
+                    ":after_id": after_id,
+                    ":cameras": cameras,
+                    ":limit": window.limit as i64 + 1,
+                },
+                |row| Ok(((row.get(1)?, row.get(2)?), alert(row)?)),
+            )?
+            .collect::<rusqlite::Result<Vec<(Key, Alert)>>>()
+        })?;
+        Ok(Page::of(keyed, window.limit))
+    }
+
+    pub fn alert(&self, id: &str) -> Result<Option<Alert>, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT body FROM alerts WHERE id = ?1")?.query_row([id], alert).optional()
+        })
+    }
+
+    /// Alerts that were pending or active when the daemon stopped.
+    pub fn open_alerts(&self) -> Result<Vec<Alert>, StoreError> {
+        self.read(|db: &Connection| {
+            db.prepare_cached("SELECT body FROM alerts WHERE phase <> 'ended' ORDER BY id")?
+                .query_map([], alert)?
+                .collect()
+        })
+    }
+
+    /// The JPEG with the boxes drawn.
+    pub fn snapshot(&self, alert: &str) -> Result<Option<Bytes>, StoreError> {
+        self.read(|db| {
+            db.prepare_cached("SELECT jpeg FROM snapshots WHERE alert = ?1")?
+                .query_row([alert], |row| Ok(Bytes::from(row.get::<_, Vec<u8>>(0)?)))
+                .optional()
+        })
+    }
+}
+
+fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(|error| unreadable(0, error))
+}
+
+fn phase(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Pending => "pending",
+        Phase::Active => "active",
+        Phase::Ended => "ended",
+    }
+}

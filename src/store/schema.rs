@@ -1,0 +1,75 @@
+//! The tables of `state.db`, and how older ones become them.
+//!
+//! A change of the schema is one more entry of [`MIGRATIONS`]; entries that a release has shipped never change.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{StoreError, explain};
+
+/// SQL that leads from schema n to n + 1; `user_version` counts those applied.
+pub const MIGRATIONS: [&str; 1] = [include_str!("schema-1.sql")];
+
+/// Creates the folder and the empty file, readable by the daemon's user alone: SQLite gives its side files the mode
+/// of the database.
+pub fn create_file(data: &Path, path: &Path) -> Result<(), StoreError> {
+    let io = |source| StoreError::Io { path: path.display().to_string(), source };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(io)?;
+    let file =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
+    let mut permissions = file.metadata().map_err(io)?.permissions();
+    if permissions.mode() & 0o077 != 0 {
+        permissions.set_mode(0o600);
+        file.set_permissions(permissions).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Brings the database to the newest schema, after a copy of it where it holds anything.
+pub fn migrate(db: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
+    let explain = |error| explain(path, error);
+    let known = migrations.len() as u32;
+    let found = version(db).map_err(explain)?;
+    if found > known {
+        return Err(StoreError::Newer { path: path.display().to_string(), found, known });
+    }
+    // Before the first write, which it concerns, and outside a transaction, where alone it may be set.
+    db.pragma_update(None, "journal_mode", "WAL").map_err(explain)?;
+    if found == known {
+        return Ok(());
+    }
+    if found > 0 {
+        back_up(db, path, found)?;
+    }
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
+    // Another process may have been faster.
+    let found = version(&transaction).map_err(explain)?;
+    for (step, sql) in migrations.iter().enumerate().skip(found as usize) {
+        transaction.execute_batch(sql).map_err(explain)?;
+        transaction.pragma_update(None, "user_version", step as u32 + 1).map_err(explain)?;
+    }
+    transaction.commit().map_err(explain)
+}
+
+fn version(db: &Connection) -> rusqlite::Result<u32> {
+    db.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn back_up(db: &Connection, path: &Path, version: u32) -> Result<(), StoreError> {
+    let copy = path.with_file_name(format!("state.db.v{version}"));
+    let partial = path.with_file_name(format!("state.db.v{version}.partial"));
+    let io = |source| StoreError::Io { path: copy.display().to_string(), source };
+    // Left by an earlier attempt, if at all.
+    match std::fs::remove_file(&partial) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    // VACUUM INTO writes into an existing empty file, which has the right mode.
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial).map_err(io)?;
+    db.execute("VACUUM INTO ?1", [partial.to_string_lossy()]).map_err(|error| explain(path, error))?;
+    file.sync_all().map_err(io)?;
+    std::fs::rename(&partial, &copy).map_err(io)
+}

@@ -1,0 +1,339 @@
+use std::os::unix::fs::PermissionsExt;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::alert::{Alert, Disposition, Phase};
+use crate::config::Kind;
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn alert(n: u32, camera: &str) -> Alert {
+    Alert {
+        id: format!("01J{n:05}"),
+        revision: 1,
+        phase: Phase::Active,
+        disposition: Disposition::Reported,
+        kind: Kind::Fire,
+        level: 1,
+        camera: camera.into(),
+        scene: "forest-fire".to_owned(),
+        zone: None,
+        grid: Some("610881103001002".to_owned()),
+        position: Some([110.2345, 39.1234]),
+        confidence: 0.87,
+        model: "m@1".to_owned(),
+        started_at: at(n.into()),
+        ended_at: None,
+        count: 3,
+        boxes: vec![detection("fire", 0.87)],
+        snapshot_at: at(n.into()),
+        evidence_start: at(n.into()),
+        evidence_end: at(n.into()),
+        drill: false,
+    }
+}
+
+fn detection(class: &str, score: f32) -> Detection {
+    Detection { class: class.to_owned(), score, bbox: [0.1, 0.2, 0.3, 0.4] }
+}
+
+fn store() -> (tempfile::TempDir, Arc<Store>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+fn to(destination: &str, text: &'static str) -> (String, Bytes) {
+    (destination.to_owned(), Bytes::from_static(text.as_bytes()))
+}
+
+#[test]
+fn an_alert_comes_back_as_it_was_with_its_snapshot_after_a_restart() {
+    let (folder, store) = store();
+    let mut alert = alert(1, "forest-1");
+    store.put_alert(&alert, Some(&Bytes::from_static(b"one")), &[]).unwrap();
+    alert.revision = 2;
+    alert.count = 9;
+    store.put_alert(&alert, None, &[]).unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.alert(&alert.id).unwrap().unwrap(), alert);
+    assert_eq!(store.snapshot(&alert.id).unwrap().unwrap(), "one");
+    assert_eq!(store.open_alerts().unwrap(), std::slice::from_ref(&alert));
+    alert.revision = 3;
+    alert.phase = Phase::Ended;
+    alert.ended_at = Some(at(9));
+    store.put_alert(&alert, Some(&Bytes::from_static(b"two")), &[]).unwrap();
+    assert_eq!(store.open_alerts().unwrap(), []);
+    assert_eq!(store.snapshot(&alert.id).unwrap().unwrap(), "two");
+    assert_eq!(store.alert("01J").unwrap(), None);
+    assert_eq!(store.snapshot("01J").unwrap(), None);
+}
+
+#[test]
+fn a_revision_may_be_put_again_but_not_changed() {
+    let (_folder, store) = store();
+    let mut alert = alert(1, "forest-1");
+    let entries = [to("desk", "{}")];
+    store.put_alert(&alert, None, &entries).unwrap();
+    let first = store.due("desk", Timestamp::now(), 10).unwrap();
+    store.put_alert(&alert, None, &entries).unwrap();
+    assert_eq!(store.due("desk", Timestamp::now(), 10).unwrap(), first);
+    alert.count = 99;
+    assert!(matches!(store.put_alert(&alert, None, &entries), Err(StoreError::Stale { newest: 1, .. })));
+    assert_eq!(store.alert(&alert.id).unwrap().unwrap().count, 3);
+}
+
+#[test]
+fn alerts_are_filtered() {
+    let (_folder, store) = store();
+    for n in 0..6 {
+        store.put_alert(&alert(n, if n % 2 == 0 { "even" } else { "odd" }), None, &[]).unwrap();
+    }
+    let ids = |filter: Filter| -> Vec<String> {
+        store.alerts(&filter).unwrap().items.into_iter().map(|alert| alert.id).collect()
+    };
+    let all = Filter { limit: 100, ..Filter::default() };
+    assert_eq!(ids(all.clone()).len(), 6);
+    assert_eq!(
+        ids(Filter { cameras: Some(vec!["odd".to_owned(), "none".to_owned()]), ..all.clone() }),
+        ["01J00005", "01J00003", "01J00001"]
+    );
+    assert!(ids(Filter { cameras: Some(Vec::new()), ..all.clone() }).is_empty());
+    assert_eq!(ids(Filter { range: Some(at(2)..at(4)), ..all.clone() }), ["01J00003", "01J00002"]);
+    for cursor in ["", "x", "bnVsbA", "WzFd", "////"] {
+        assert!(ids(Filter { cursor: Some(cursor.to_owned()), ..all.clone() }).is_empty(), "{cursor:?}");
+    }
+}
+
+#[test]
+fn pages_stay_put_while_alerts_come_in() {
+    let (_folder, store) = store();
+    for n in 0..10 {
+        store.put_alert(&alert(n, "a"), None, &[]).unwrap();
+    }
+    let mut filter = Filter { limit: 4, ..Filter::default() };
+    let mut seen = Vec::new();
+    for round in 0.. {
+        let page = store.alerts(&filter).unwrap();
+        seen.extend(page.items.into_iter().map(|alert| alert.id));
+        store.put_alert(&alert(100 + round, "a"), None, &[]).unwrap();
+        match page.next {
+            Some(next) => filter.cursor = Some(next),
+            None => break,
+        }
+    }
+    let expected: Vec<String> = (0..10).rev().map(|n| format!("01J{n:05}")).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn detections_come_back_by_camera_and_time() {
+    let (_folder, store) = store();
+    for second in 0..5 {
+        let found = [detection("fire", 0.5), detection("smoke", 0.25)];
+        store.put_detections("b", at(second), "m@1", &found).unwrap();
+        store.put_detections("a", at(second), "m@1", &found[..1]).unwrap();
+    }
+    store.put_detections("a", at(9), "m@1", &[]).unwrap();
+    let filter = Filter { limit: 1000, ..Filter::default() };
+    assert_eq!(store.detections(&filter).unwrap().items.len(), 15);
+    let only =
+        Filter { cameras: Some(vec!["a".to_owned(), "a".to_owned(), "?".to_owned()]), ..filter.clone() };
+    let page = store.detections(&only).unwrap();
+    assert_eq!(page.items.len(), 5);
+    let newest = StoredDetection {
+        camera: "a".to_owned(),
+        at: at(4),
+        model: "m@1".to_owned(),
+        detection: detection("fire", 0.5),
+    };
+    assert_eq!(page.items[0], newest);
+    let some = Filter { range: Some(at(1)..at(3)), ..filter };
+    assert_eq!(store.detections(&some).unwrap().items.len(), 6);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    /// Pages of any size, with or without a list of cameras, put together are the whole, newest first.
+    #[test]
+    fn pages_of_detections_are_the_whole(
+        looks in proptest::collection::vec((0..3u8, 0..6i64, 1..4usize), 0..25),
+        limit in 1..7usize,
+        listed in any::<bool>(),
+    ) {
+        let (_folder, store) = store();
+        for (camera, second, count) in &looks {
+            let found = vec![detection("fire", 0.5); *count];
+            store.put_detections(&format!("c{camera}"), at(*second), "m", &found).unwrap();
+        }
+        let cameras = listed.then(|| (0..3).map(|camera| format!("c{camera}")).collect());
+        let whole = store.detections(&Filter { limit: 1000, ..Filter::default() }).unwrap();
+        prop_assert!(whole.items.is_sorted_by(|a, b| a.at >= b.at));
+        let mut filter = Filter { limit, cameras, ..Filter::default() };
+        let mut paged = Vec::new();
+        loop {
+            let page = store.detections(&filter).unwrap();
+            prop_assert!(page.items.len() <= limit);
+            paged.extend(page.items);
+            match page.next {
+                Some(next) => filter.cursor = Some(next),
+                None => break,
+            }
+        }
+        prop_assert_eq!(paged, whole.items);
+    }
+}
+
+#[test]
+fn the_outbox_keeps_the_order_of_an_alerts_revisions() {
+    let (_folder, store) = store();
+    let now = Timestamp::now() + Duration::from_secs(1);
+    let (mut first, second) = (alert(1, "a"), alert(2, "a"));
+    store.put_alert(&first, None, &[to("desk", "1.1"), to("other", "1.1")]).unwrap();
+    first.revision = 2;
+    store.put_alert(&first, None, &[to("desk", "1.2")]).unwrap();
+    store.put_alert(&second, None, &[to("desk", "2.1")]).unwrap();
+    let events = |now| -> Vec<String> {
+        store.due("desk", now, 10).unwrap().into_iter().map(|entry| entry.event).collect()
+    };
+    assert_eq!(events(now), ["01J00001.1", "01J00002.1"]);
+    assert_eq!(store.outbox_state("desk").unwrap().1, 3);
+
+    let row = store.due("desk", now, 1).unwrap()[0].row;
+    store.failed(row, "refused", now + Duration::from_secs(60)).unwrap();
+    assert_eq!(events(now), ["01J00002.1"], "the second revision waits for the first");
+    store.acknowledged(store.due("desk", now, 1).unwrap()[0].row).unwrap();
+    assert_eq!(store.outbox_state("desk").unwrap(), (Some(now + Duration::from_secs(60)), 2));
+    store.hasten("desk", now).unwrap();
+    let entry = store.due("desk", now, 1).unwrap().remove(0);
+    assert_eq!((entry.attempts, entry.body.as_ref()), (1, &b"1.1"[..]));
+
+    store.give_up(entry.row, "expired").unwrap();
+    assert_eq!(events(now), ["01J00001.2"]);
+    let (count, latest) = store.dead_letters("desk", at(0) - Duration::from_secs(1_000_000_000)).unwrap();
+    assert_eq!((count, latest.unwrap().reason.as_str()), (1, "expired; last error: refused"));
+    assert_eq!(store.outbox_state("other").unwrap().1, 1);
+}
+
+#[test]
+fn a_transaction_that_fails_leaves_nothing() {
+    let (_folder, store) = store();
+    let refused = store.write(|db| {
+        outbox::enqueue(db, &alert(1, "a"), &[to("desk", "{}")])?;
+        db.execute("INSERT INTO alerts (id) VALUES ('x')", [])
+    });
+    assert!(refused.is_err());
+    assert_eq!(store.outbox_state("desk").unwrap(), (None, 0));
+}
+
+#[test]
+fn secrets_are_made_once() {
+    let (folder, store) = store();
+    let secret = store.secret("links").unwrap();
+    assert_ne!(secret, store.secret("other").unwrap());
+    assert_eq!(Store::open(folder.path()).unwrap().secret("links").unwrap(), secret);
+}
+
+#[test]
+fn old_things_are_forgotten_and_open_alerts_are_not() {
+    let (_folder, store) = store();
+    let old = Timestamp::now() - Duration::from_secs(3600);
+    let mut ended = alert(1, "a");
+    (ended.started_at, ended.ended_at, ended.phase) = (old, Some(old), Phase::Ended);
+    let mut open = alert(2, "a");
+    open.started_at = old;
+    for alert in [&ended, &open] {
+        store.put_alert(alert, Some(&Bytes::from_static(b"jpeg")), &[]).unwrap();
+    }
+    store.put_detections("a", old, "m", &vec![detection("fire", 0.5); 12_000]).unwrap();
+    store.put_detections("a", Timestamp::now(), "m", &[detection("fire", 0.5)]).unwrap();
+    store.forget(Duration::from_secs(60), Duration::from_secs(60)).unwrap();
+    let filter = Filter { limit: 10, ..Filter::default() };
+    assert_eq!(store.alerts(&filter).unwrap().items, [open]);
+    assert_eq!(store.snapshot(&ended.id).unwrap(), None);
+    assert_eq!(store.detections(&filter).unwrap().items.len(), 1);
+}
+
+#[test]
+fn only_the_owner_may_read_the_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let store = Store::open(&data).unwrap();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+    }
+}
+
+#[test]
+fn a_newer_database_is_refused_and_left_alone() {
+    let (folder, store) = store();
+    drop(store);
+    let path = folder.path().join("state.db");
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    let before = std::fs::read(&path).unwrap();
+    let error = Store::open(folder.path()).err().expect("refused");
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn a_damaged_database_is_named_and_left_alone() {
+    let (folder, store) = store();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    drop(store);
+    let path = folder.path().join("state.db");
+    for damage in [&b"this is no database, it is a note of somebody"[..], &[0xFF; 300]] {
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..damage.len()].copy_from_slice(damage);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = Store::open(folder.path()).err().expect("refused").to_string();
+        assert!(error.contains("state.db is damaged") && error.contains("backup"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_migration_leaves_a_copy_of_what_was() {
+    let (folder, store) = store();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    drop(store);
+    let path = folder.path().join("state.db");
+    let mut db = connect(&path).unwrap();
+    let broken = [schema::MIGRATIONS[0], "ALTER TABLE alerts ADD COLUMN x TEXT; SELECT nonsense"];
+    assert!(schema::migrate(&mut db, &path, &broken).is_err());
+    assert!(db.prepare("SELECT x FROM alerts").is_err(), "a migration that fails changes nothing");
+    schema::migrate(&mut db, &path, &[schema::MIGRATIONS[0], "ALTER TABLE alerts ADD COLUMN x TEXT"])
+        .unwrap();
+    db.prepare("SELECT x FROM alerts").unwrap();
+    let copy = folder.path().join("state.db.v1");
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    let copy = Connection::open(copy).unwrap();
+    let alerts: i64 = copy.query_row("SELECT count(*) FROM alerts", [], |row| row.get(0)).unwrap();
+    assert_eq!(alerts, 1);
+    assert!(copy.prepare("SELECT x FROM alerts").is_err());
+}
+
+#[test]
+fn two_processes_write_at_the_same_time() {
+    let (folder, store) = store();
+    let other = Store::open(folder.path()).unwrap();
+    std::thread::scope(|scope| {
+        for (n, store) in [&store, &other].into_iter().enumerate() {
+            scope.spawn(move || {
+                for i in 0..30 {
+                    store.put_alert(&alert(n as u32 * 1000 + i, "a"), None, &[to("desk", "{}")]).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.outbox_state("desk").unwrap().1, 60);
+}
