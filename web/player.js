@@ -83,20 +83,21 @@ export class Player {
     const address = this.camera.addresses.hls;
     const shown = new Map(); // segment address → nothing; in order
     let buffer = null;
-    let init = null;
+    let first = null; // the first segment: what follows belongs to its run and its init segment
     for (;;) {
       const list = parse(await (await this.fetch(address, signal)).text(), new URL(address, location));
       const known = list.segments.findLastIndex((segment) => shown.has(segment.url));
-      // From the start, the last three segments will do; later, what is new.
-      const from = shown.size === 0 ? Math.max(0, list.segments.length - 3) : known + 1;
+      // From the start, the last three segments of the newest run will do; later, what is new.
+      const run = list.segments.findLastIndex((segment) => segment.run !== list.run) + 1;
+      const from = shown.size === 0 ? Math.max(run, list.segments.length - 3) : known + 1;
       if (shown.size > 0 && known < 0 && list.segments.length > 0) throw new Restart();
       for (const segment of list.segments.slice(from)) {
-        if (init !== null && segment.init !== init) throw new Restart();
-        if (init === null) {
+        if (first && (segment.run !== first.run || segment.init !== first.init)) throw new Restart();
+        if (!first) {
           const bytes = new Uint8Array(await (await this.fetch(segment.init, signal)).arrayBuffer());
           buffer = await this.open(mime(bytes, this.camera.codecs), signal);
           await append(buffer, bytes, signal);
-          init = segment.init;
+          first = segment;
         }
         await append(buffer, await (await this.fetch(segment.url, signal)).arrayBuffer(), signal);
         shown.set(segment.url);
@@ -168,13 +169,15 @@ function event(target, name, signal) {
 
 /** The lines of a media playlist (RFC 8216) that matter here. */
 export function parse(text, base) {
-  const list = { target: 2, segments: [], ended: false };
+  const list = { target: 2, segments: [], run: 0, ended: false };
   let init = null;
   for (const line of text.split(/\r?\n/)) {
     if (line.startsWith('#EXT-X-TARGETDURATION:')) list.target = Number(line.slice(22)) || 2;
+    else if (line.startsWith('#EXT-X-DISCONTINUITY-SEQUENCE:')) list.run = Number(line.slice(30)) || 0;
+    else if (line === '#EXT-X-DISCONTINUITY') list.run += 1;
     else if (line.startsWith('#EXT-X-ENDLIST')) list.ended = true;
     else if (line.startsWith('#EXT-X-MAP:')) init = new URL(/URI="([^"]*)"/.exec(line)?.[1] ?? '', base).href;
-    else if (line && !line.startsWith('#')) list.segments.push({ url: new URL(line, base).href, init });
+    else if (line && !line.startsWith('#')) list.segments.push({ url: new URL(line, base).href, init, run: list.run });
   }
   return list;
 }
