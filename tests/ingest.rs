@@ -4,6 +4,7 @@
 mod cameras;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cameras::{GstCamera, mount};
@@ -205,6 +206,63 @@ async fn what_is_wrong_with_a_url_is_said() {
     assert!(error.to_string().starts_with(&format!("cannot connect to 127.0.0.1:{port}: ")), "{error}");
     let error = refused(target("rtsp://camera.invalid/a".parse().unwrap())).await;
     assert!(error.to_string().starts_with("cannot resolve camera.invalid"), "{error}");
+}
+
+/// The guard against hostile cameras lets the largest real pictures pass.
+#[tokio::test]
+async fn key_pictures_of_three_megabytes_come() {
+    let clip = tempfile::Builder::new().suffix(".mp4").tempfile().unwrap();
+    let encoded = std::process::Command::new("ffmpeg")
+        .args([
+            "-nostdin",
+            "-v",
+            "error",
+            "-y",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=2560x1440:rate=2:duration=3",
+        ])
+        .args([
+            "-vf",
+            "noise=alls=20:allf=t",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+            "-qp",
+            "18",
+            "-g",
+            "1",
+        ])
+        .args(["-pix_fmt", "yuv420p"])
+        .arg(clip.path())
+        .status();
+    assert!(encoded.unwrap().success());
+    let mount = format!("a={}", clip.path().display());
+    let camera = GstCamera::start(&["--pictures", "6", "--then", "end", &mount]);
+    let played = play(&target(camera.url("a"))).await;
+    let sizes: Vec<_> = played.pictures.iter().map(|unit| unit.data.len()).collect();
+    assert_eq!(sizes.len(), 6, "{sizes:?}, then: {}", played.end);
+    assert!(sizes.iter().all(|&size| size > 2_500_000), "{sizes:?}");
+}
+
+#[tokio::test]
+async fn a_refused_password_is_tried_twice_over_both_streams() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let address = cameras::hostile::serve_refusing(tries.clone()).await;
+    let mut config = configured(format!("rtsp://{address}/main").parse().unwrap());
+    config.sub_url = Some(format!("rtsp://{address}/sub").parse().unwrap());
+    config.credentials = with_password(config.url.clone(), "falsch").credentials;
+    let recorded = record(config);
+    until("tried twice", SLACK, || tries.load(Ordering::Relaxed) == 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(tries.load(Ordering::Relaxed), 2);
+    let state = recorded.health.snapshot().get("camera/gate").cloned().unwrap();
+    assert!(state.message.contains("refuses the password"), "{state:?}");
+    assert!(recorded.camera.stop(SLACK).await, "it does not wait for the next try");
+    let left = recorded.health.snapshot();
+    assert!(left.keys().all(|subject| !subject.starts_with("camera/")), "{left:?}");
 }
 
 /// A camera of the configuration, as small as can be.

@@ -51,16 +51,6 @@ impl Camera {
         health: Health,
     ) -> Camera {
         let recorder = config.record.then(|| ring.recorder(&config.id, Feed::Main));
-        Camera::start_with(config, recorder, budget, health)
-    }
-
-    /// The same with a given recorder, or none.
-    pub fn start_with(
-        config: Arc<config::Camera>,
-        recorder: Option<Recorder>,
-        budget: &Arc<Budget>,
-        health: Health,
-    ) -> Camera {
         let stop = CancellationToken::new();
         let password = Arc::new(Password::default());
         let mut tasks = JoinSet::new();

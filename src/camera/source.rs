@@ -49,7 +49,7 @@ pub enum SessionError {
     Connect { peer: String, why: String },
     #[error("{peer} asks for a password: set username and password")]
     PasswordMissing { peer: String },
-    #[error("{peer} refuses the password: check username and password")]
+    #[error("{peer} refuses the password: check username and password (tried again every 15 minutes)")]
     PasswordRefused { peer: String },
     #[error("{peer} has no stream at {path} (RTSP status {status}): check the path of the url")]
     NoStream { peer: String, path: String, status: u16 },

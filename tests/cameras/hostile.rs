@@ -1,6 +1,9 @@
 //! Hostile cameras: servers that send what no camera should, each flat out and for at most [`LIFE`] a connection.
+//! And one that is merely locked.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -75,6 +78,30 @@ pub async fn serve(attack: Attack) -> SocketAddr {
     address
 }
 
+/// A camera that takes no password, counting how often one was tried.
+pub async fn serve_refusing(tries: Arc<AtomicUsize>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let (read, mut write) = socket.into_split();
+            let (mut requests, tries) = (BufReader::new(read), tries.clone());
+            tokio::spawn(async move {
+                while let Ok(request) = request(&mut requests).await {
+                    tries.fetch_add(usize::from(request.authorized), Ordering::Relaxed);
+                    let answer = format!(
+                        "RTSP/1.0 401 Unauthorized\r\nCSeq: {}\r\n\
+                         WWW-Authenticate: Digest realm=\"x\", nonce=\"1\"\r\n\r\n",
+                        request.cseq
+                    );
+                    let _ = write.write_all(answer.as_bytes()).await;
+                }
+            });
+        }
+    });
+    address
+}
+
 const SPS: &str = "Z2QAKKzZQHgCJ+XARAAAAwAEAAADAMg8YMZY";
 const PPS: &str = "aOvjyyLA";
 /// An SPS of 1048576 pixels a side: 65536 macroblocks.
@@ -92,7 +119,7 @@ impl Attack {
             },
             _ => {}
         }
-        let cseq = request(&mut requests).await?;
+        let cseq = request(&mut requests).await?.cseq;
         let head = format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\n");
         match self {
             Attack::EndlessHeader => {
@@ -129,13 +156,13 @@ impl Attack {
                     _ => String::new(),
                 };
                 write.write_all(describe(cseq, &sdp(&extra)).as_bytes()).await?;
-                let cseq = request(&mut requests).await?;
+                let cseq = request(&mut requests).await?.cseq;
                 let answer = format!(
                     "RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nSession: 1\r\n\
                      Transport: RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=00000001\r\n\r\n"
                 );
                 write.write_all(answer.as_bytes()).await?;
-                let cseq = request(&mut requests).await?;
+                let cseq = request(&mut requests).await?.cseq;
                 let answer = format!("RTSP/1.0 200 OK\r\nCSeq: {cseq}\r\nSession: 1\r\n\r\n");
                 write.write_all(answer.as_bytes()).await?;
                 self.play(&mut write).await
@@ -183,19 +210,24 @@ impl Attack {
     }
 }
 
-/// Reads a request; its CSeq.
-async fn request(requests: &mut BufReader<OwnedReadHalf>) -> std::io::Result<String> {
-    let mut cseq = String::new();
+struct Request {
+    cseq: String,
+    authorized: bool,
+}
+
+async fn request(requests: &mut BufReader<OwnedReadHalf>) -> std::io::Result<Request> {
+    let mut request = Request { cseq: String::new(), authorized: false };
     loop {
         let mut line = String::new();
         if requests.take(4096).read_line(&mut line).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
+        request.authorized |= line.starts_with("Authorization: ");
         if let Some(value) = line.trim().strip_prefix("CSeq: ") {
-            cseq = value.to_owned();
+            request.cseq = value.to_owned();
         }
         if line == "\r\n" {
-            return Ok(cseq);
+            return Ok(request);
         }
     }
 }
