@@ -35,8 +35,9 @@ pub(super) fn run(shared: &Shared) {
             return;
         }
         let due = keeper.retained.is_none_or(|(at, _)| at.elapsed() >= RETENTION_EVERY);
-        if due || shared.pressed.swap(false, Ordering::Relaxed) {
-            let kept = keeper.retain();
+        let pressed = shared.pressed.swap(false, Ordering::Relaxed);
+        if due || pressed {
+            let kept = keeper.retain(pressed);
             shared.alarms.index(kept.as_ref().err());
         }
         shared.wait(shared.settings().sync);
@@ -80,7 +81,8 @@ impl Keeper<'_> {
         }
     }
 
-    fn retain(&mut self) -> rusqlite::Result<()> {
+    /// `pressed`: the volume has refused a write, so that room is made whatever `record.min_free` says.
+    fn retain(&mut self, pressed: bool) -> rusqlite::Result<()> {
         let (shared, settings) = (self.shared, self.shared.settings());
         let now = time::to_90k(Timestamp::now());
         let before = |age: Duration| now - (age.as_secs_f64() * VIDEO_CLOCK as f64) as i64;
@@ -95,11 +97,12 @@ impl Keeper<'_> {
         };
         let mut total = shared.index.total_bytes()?;
         total += shared.open().values().map(|segment| segment.row().bytes).sum::<u64>();
+        let min_free = if pressed { settings.min_free.max(LAST_RESERVE) } else { settings.min_free };
         let mut evidence_sacrificed = false;
         loop {
             let free = free_bytes(&shared.recordings);
             let over = settings.max_size.map_or(0, |max| (total + ahead).saturating_sub(max));
-            let short = free.map_or(0, |free| (settings.min_free + ahead).saturating_sub(free));
+            let short = free.map_or(0, |free| (min_free + ahead).saturating_sub(free));
             let need = over.max(short);
             let oldest = shared.index.oldest_unpinned(BATCH)?;
             let (mut doomed, mut freed) = (Vec::new(), 0);

@@ -34,7 +34,14 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
                 let path = format!("{folder}/{name}");
                 match known.remove(&path) {
                     Some(row) if row.sealed => {}
-                    row => found.extend(inspect(recordings, &path, row.is_some())),
+                    row => match inspect(recordings, &path, row.is_some()) {
+                        Some(row) => found.push(row),
+                        // Its row goes like that of any file that is not there.
+                        None if !recordings.join(&path).exists() => {
+                            known.extend(row.map(|row| (path, row)));
+                        }
+                        None => {}
+                    },
                 }
             }
         }
@@ -42,7 +49,8 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
     index.put_all(&found)?;
     for row in known.values() {
         tracing::warn!("{}: the file is gone", row.path);
-        if row.end_90k > row.start_90k {
+        // Of an unsealed one nothing is known; what is missing then is the daemon's gap.
+        if row.sealed {
             let gap = Gap { start_90k: row.start_90k, end_90k: row.end_90k, cause: GapCause::Disk };
             index.put_gap(&row.camera, &row.stream, &gap)?;
         }
