@@ -131,6 +131,7 @@ fn refuse(socket: &TcpStream, peer: SocketAddr) {
 fn tune(socket: &TcpStream) {
     use rustix::net::sockopt;
     let tuned = socket.set_nodelay(true).and_then(|()| {
+        // Linux doubles what it is told, for its own bookkeeping.
         sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER / 2)?;
         sockopt::set_socket_keepalive(socket, true)?;
         sockopt::set_tcp_keepidle(socket, KEEPALIVE)?;
