@@ -282,7 +282,10 @@ fn an_absent_receiver_gets_everything_when_it_comes_even_after_a_restart() {
         })
         .await;
         let (_, message) = liuta.state("dispatch/desk");
-        assert!(message.contains(&address.to_string()) && message.contains("refused"), "{message}");
+        assert!(
+            message.contains(&address.to_string()) && message.contains("cannot connect: Connection refused"),
+            "{message}"
+        );
         assert!(!message.contains("hunter"), "{message}");
         liuta.dispatch.stop().await;
         let Box_ { folder, store, dispatch, .. } = liuta;
@@ -407,7 +410,7 @@ fn endless_and_slow_answers_hold_up_nobody_else() {
         until("the endless one has said yes", || liuta.pending("endless") == 0).await;
         assert_eq!(liuta.pending("silent"), 8);
         assert!(start.elapsed() < Duration::from_secs(40));
-        until("silence is told", || liuta.state("dispatch/silent").1.contains("no answer in time")).await;
+        until("silence is told", || liuta.state("dispatch/silent").1.contains("no answer within")).await;
         let stopped = Instant::now();
         liuta.dispatch.stop().await;
         assert!(stopped.elapsed() < Duration::from_secs(10));
@@ -426,6 +429,39 @@ fn events_that_the_store_refuses_are_sent_from_memory_and_only_once() {
         liuta.dispatch.wake();
         until("noted", || liuta.pending("desk") == 0).await;
         assert_eq!(server.ids(), ["01JTEST00001.1"]);
+    });
+}
+
+#[test]
+fn a_store_that_cannot_commit_costs_neither_a_delivery_nor_a_second_one() {
+    run(async {
+        let server = Server::start(ok).await;
+        let liuta = start([destination("desk", server.address)]);
+        // Somebody else holds the write lock, as a disk that does not answer would.
+        let mut other = rusqlite::Connection::open(liuta.folder.path().join("state.db")).unwrap();
+        let events = liuta.dispatch.events(&alert(1), None);
+        liuta.store.put_alert(&alert(1), None, &events).unwrap();
+        let lock = other.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+        liuta.dispatch.wake();
+        until("the stored one arrived", || server.requests().len() == 1).await;
+        for n in 2..=20 {
+            liuta.dispatch.send_unstored(&alert(n), &liuta.dispatch.events(&alert(n), None));
+        }
+        until("those in memory arrived", || server.requests().len() == 20).await;
+        until("the trouble is told", || liuta.state("dispatch/desk").1.contains("outbox")).await;
+        assert_eq!(liuta.state("dispatch/desk").0, Severity::Failed);
+        drop(lock);
+        for n in 2..=20 {
+            let events = liuta.dispatch.events(&alert(n), None);
+            liuta.store.put_alert(&alert(n), None, &events).unwrap();
+        }
+        liuta.dispatch.wake();
+        until("noted", || liuta.pending("desk") == 0).await;
+        until("recovered", || liuta.state("dispatch/desk").0 == Severity::Ok).await;
+        let mut ids = server.ids();
+        ids.sort();
+        ids.dedup();
+        assert_eq!((ids.len(), server.requests().len()), (20, 20), "each once");
     });
 }
 

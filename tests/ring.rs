@@ -188,7 +188,8 @@ fn recorded(start: Timestamp, seconds: f64) -> Stretch {
 fn what_is_recorded_is_listed_played_and_exported() {
     let data = tempfile::tempdir().unwrap();
     let clips = tempfile::tempdir().unwrap();
-    let ring = open(data.path());
+    let health = Health::default();
+    let ring = Ring::open(data.path(), settings(), health.clone()).unwrap();
     let recorder = ring.recorder(&camera("gate"), Feed::Main);
     let start = ago(200);
     push(&recorder, &parts("320x240", 1, start, 15));
@@ -207,6 +208,9 @@ fn what_is_recorded_is_listed_played_and_exported() {
     assert!((3..=4).contains(&files.len()), "{files:?}");
     assert_eq!(files.iter().map(|file| pictures(file)).sum::<usize>(), 15 * 250);
     drop((recorder, ring));
+
+    let metrics = health.metrics.encode();
+    assert!(metrics.contains("liuta_recorded_access_units_total{camera=\"gate\"} 3750\n"), "{metrics}");
 
     // Only whole minutes of the clock end a segment.
     for file in &files[1..] {
@@ -402,7 +406,7 @@ fn a_newer_index_and_a_second_daemon_are_refused() {
 fn bad_ranges_are_told_apart() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path());
-    let of = |from, to| ring.export("gate", ago(from)..ago(to)).err().expect("refused");
+    let of = |from, to| ring.export("gate", ago(from)..ago(to)).expect_err("refused");
     assert!(matches!(of(10, 20), RecordError::Reversed { .. }));
     assert!(matches!(of(400_000, 20), RecordError::TooLong));
     assert!(matches!(of(20, 10), RecordError::Nothing { .. }));
@@ -500,6 +504,34 @@ fn a_full_disk_is_told_and_got_over() {
 }
 
 #[test]
+fn a_disk_that_refuses_one_camera_is_told_and_tried_again() {
+    let data = tempfile::tempdir().unwrap();
+    let health = Health::default();
+    let ring = Ring::open(data.path(), settings(), health.clone()).unwrap();
+    let in_the_way = data.path().join("recordings/gate");
+    std::fs::write(&in_the_way, "no folder").unwrap();
+    let (gate, yard) =
+        (ring.recorder(&camera("gate"), Feed::Main), ring.recorder(&camera("yard"), Feed::Main));
+    let start = minute(ago(3600));
+    push(&yard, &parts("320x240", 1, start, 1));
+    until("the other camera", || list(&ring, "yard").first() == Some(&recorded(start, 10.0)));
+    let mut sent = parts("320x240", 1, start, 60).into_iter();
+    gate.push(sent.next().unwrap());
+    let state = || health.snapshot().remove("record/ring").unwrap();
+    until("told", || state().severity == Severity::Failed);
+    assert!(state().message.starts_with("gate is not recorded: "), "{}", state().message);
+    std::fs::remove_file(&in_the_way).unwrap();
+    until("recording again", || {
+        sent.by_ref().take(1).for_each(|part| gate.push(part));
+        state().severity == Severity::Ok
+    });
+    let told = list(&ring, "gate");
+    assert!(matches!(told[0], Stretch::Gap { cause: GapCause::Disk, .. }), "{told:?}");
+    assert!(matches!(told[1], Stretch::Recorded { .. }), "{told:?}");
+    drop((gate, yard));
+}
+
+#[test]
 fn an_abandoned_export_ends() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path());
@@ -521,9 +553,9 @@ fn an_abandoned_export_ends() {
     drop(recorder);
 }
 
-/// A day of 64 cameras: run with `--ignored`, it makes 92,160 files.
+/// A day of 64 cameras.
 #[test]
-#[ignore = "makes 92,160 files"]
+#[ignore = "makes 92,160 files, which takes a busy machine a minute"]
 fn a_full_ring_opens_quickly() {
     let data = tempfile::tempdir().unwrap();
     close(&open(data.path()));

@@ -6,6 +6,7 @@
 //!
 //! What does not belong here: who watches a stream. Looks and readers take what they need from the live ring.
 
+mod alloc;
 pub mod guard;
 pub mod retry;
 pub mod source;

@@ -78,7 +78,6 @@ impl SessionError {
 pub struct Session {
     peer: String,
     stream: Demuxed,
-    // Dropped after the stream: shuts the socket down.
     guard: Guard,
     codec: VideoCodec,
     video: usize,
@@ -115,9 +114,9 @@ impl Session {
         };
         let at = At { peer: &peer, target };
         let mut url = target.url.clone();
-        // The one address that the guard knows of. Cameras are no virtual hosts.
+        // Resolved under a deadline of our own. Cameras are no virtual hosts.
         let _ = url.set_ip_host(address.ip());
-        let mut guard = Guard::new(address);
+        let mut guard = Guard::default();
         let credentials = target.credentials.as_ref().map(|credentials| retina::client::Credentials {
             username: credentials.username.clone(),
             password: credentials.password.expose().to_owned(),
@@ -145,7 +144,6 @@ impl Session {
         let mut audio = streams.iter().enumerate().find_map(|(at, stream)| {
             Some(Audio { stream: at, params: Arc::new(audio_params(stream)?), anchor: None })
         });
-        let udp = target.transport == Transport::Udp;
         let setup = || {
             SetupOptions::default().frame_format(FrameFormat::MP4).transport(match target.transport {
                 Transport::Tcp => retina::client::Transport::Tcp(TcpTransportOptions::default()),
@@ -163,7 +161,7 @@ impl Session {
                 Err(breach) => return Err(at.breach("SETUP", breach)),
             }
         }
-        guard.expect_pictures(udp);
+        guard.expect_pictures();
         let play = guard.watch(MEDIA_DEADLINE, rtsp.play(PlayOptions::default())).await;
         let stream = at.answered("PLAY", play)?.demuxed().map_err(|error| at.refused("PLAY", &error))?;
         let now = Instant::now();
@@ -244,7 +242,7 @@ impl Session {
 
     /// `None`: a picture that cannot be decoded, since the session began after what it refers to.
     fn picture(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<Sample>, SessionError> {
-        self.guard.picture();
+        self.guard.picture(frame.data().len());
         let arrival = arrival();
         self.last_picture = Instant::now();
         if frame.has_new_parameters() || self.params.is_none() {

@@ -25,6 +25,12 @@ const IDLE: Duration = Duration::from_secs(60);
 /// After a failure that the store could not note.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
+/// While something is under way, the outbox is looked at this often for something else.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Writes to the store at once. A store that hangs holds as many threads and stored events; ones in memory go on.
+const MOST_NOTES: usize = 16;
+
 /// Attempts that are under way at a stop have this long.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
@@ -68,9 +74,13 @@ impl Lane {
             wake: wake.clone(),
             stop: stop.clone(),
             pace: Pace::default(),
+            attempts: JoinSet::new(),
+            notes: JoinSet::new(),
+            tidying: false,
             under_way: HashSet::new(),
             refused: BTreeMap::new(),
             trouble: None,
+            unnoted: None,
         };
         let task = tokio::spawn(async move {
             if let Some(before) = before {
@@ -127,12 +137,18 @@ struct Deliveries {
     wake: Arc<Notify>,
     stop: CancellationToken,
     pace: Pace,
-    /// Alerts with an attempt under way.
+    attempts: JoinSet<Attempt>,
+    /// What is being written to the store. Never waited for: a store that hangs must not hold up other alerts.
+    notes: JoinSet<Note>,
+    tidying: bool,
+    /// Alerts with an attempt under way, or its outcome not yet noted.
     under_way: HashSet<String>,
     /// Events that the destination says no to, and its last words.
     refused: BTreeMap<String, String>,
-    /// What the last failure of the destination or the store was.
+    /// The destination's last failure.
     trouble: Option<String>,
+    /// Why the store did not take the last note.
+    unnoted: Option<String>,
 }
 
 /// What waits for a destination.
@@ -142,28 +158,27 @@ struct Survey {
     next_due: Option<Timestamp>,
     pending: u64,
     dead: (u64, Option<DeadLetter>),
-    /// Events just given up.
-    expired: Vec<String>,
-    /// Where the store could not be asked or told everything.
+    /// Rows that have arrived, and rows that are too old: still to be noted.
+    arrived: Vec<i64>,
+    expired: Vec<(i64, String)>,
+    /// Where the store could not be asked everything.
     error: Option<String>,
 }
 
 impl Survey {
-    /// The store's part. Reads first: a store that cannot be written still tells what is due.
+    /// The store's part.
     fn stored(
         &mut self,
         store: &Store,
         name: &str,
         memory: &Mutex<Memory>,
         (before, now): (Timestamp, Timestamp),
-        expire: Duration,
         limit: usize,
     ) -> Result<(), StoreError> {
-        let mut arrived = Vec::new();
         for entry in store.due(name, now, limit)?.into_iter().filter(|entry| entry.created >= before) {
             let mut memory = lock(memory);
             if memory.has_arrived(&entry.event) {
-                arrived.push(entry.row);
+                self.arrived.push(entry.row);
                 continue;
             }
             memory.forget(&entry.event);
@@ -178,61 +193,68 @@ impl Survey {
         }
         (self.next_due, self.pending) = store.outbox_state(name)?;
         let expired = store.expired(name, before, 100)?;
+        self.expired = expired.into_iter().map(|entry| (entry.row, entry.event)).collect();
         self.dead = store.dead_letters(name, now.saturating_sub(MOURNED).unwrap_or(Timestamp::MIN))?;
-        for row in arrived {
-            store.acknowledged(row)?;
-        }
-        for entry in expired {
-            store.give_up(entry.row, &format!("not acknowledged within {expire:?}"))?;
-            self.expired.push(entry.event);
-        }
         Ok(())
     }
+}
+
+/// Something was written to the store, or not.
+struct Note {
+    error: Option<String>,
+    about: About,
+}
+
+enum About {
+    /// An attempt of this alert.
+    Arrived(String),
+    Failed(String),
+    /// What a survey has left to be written.
+    Tidied,
 }
 
 type Attempt = (Job, Result<(), Failure>);
 
 impl Deliveries {
     async fn run(mut self) {
-        let mut attempts: JoinSet<Attempt> = JoinSet::new();
         while !self.stop.is_cancelled() {
-            let wait = self.pass(&mut attempts).await;
+            let wait = self.pass().await;
             tokio::select! {
                 () = self.stop.cancelled() => {}
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
-                Some(attempt) = attempts.join_next() => self.settle(attempt.ok()).await,
+                Some(attempt) = self.attempts.join_next() => self.settle(attempt.ok()),
+                Some(note) = self.notes.join_next() => self.noted(note.ok()),
             }
         }
         let _ = tokio::time::timeout(LAST_WORD, async {
-            while let Some(attempt) = attempts.join_next().await {
-                self.settle(attempt.ok()).await;
+            while let Some(attempt) = self.attempts.join_next().await {
+                self.settle(attempt.ok());
             }
+            while self.notes.join_next().await.is_some() {}
         })
         .await;
     }
 
     /// Starts what may start now; tells how long nothing new is expected.
-    async fn pass(&mut self, attempts: &mut JoinSet<Attempt>) -> Duration {
-        let survey = self.survey().await;
-        survey.expired.iter().for_each(|event| _ = self.refused.remove(event));
-        let room = self.pace.abreast(Instant::now()).saturating_sub(attempts.len());
+    async fn pass(&mut self) -> Duration {
+        let mut survey = self.survey().await;
+        self.tidy(std::mem::take(&mut survey.arrived), std::mem::take(&mut survey.expired));
+        let room = self.pace.abreast(Instant::now()).saturating_sub(self.attempts.len());
         let mut started = 0;
         for job in survey.due {
             if started == room {
                 break;
             }
-            if self.under_way.insert(job.alert().to_owned()) {
+            // Each note may hold a thread while the store hangs; what memory has needs none.
+            let notable = job.row.is_none() || self.notes.len() < MOST_NOTES;
+            if notable && self.under_way.insert(job.alert().to_owned()) {
                 started += 1;
-                self.attempt(attempts, job);
+                self.attempt(job);
             }
         }
         self.mourn(survey.dead);
-        self.report(survey.error.as_deref(), survey.pending);
-        if !survey.expired.is_empty() {
-            // They stood in front of others.
-            return Duration::ZERO;
-        }
+        self.report(survey.error.as_deref().or(self.unnoted.as_deref()), survey.pending);
 
         let now = Timestamp::now();
         let due = survey
@@ -241,17 +263,30 @@ impl Deliveries {
         let paused =
             self.pace.paused_until().map_or(Duration::ZERO, |until| until.duration_since(Instant::now()));
         // What is under way is due as well; it wakes this task by itself when it is done.
-        let busy = !attempts.is_empty() || survey.error.is_some();
-        let floor = if busy { Duration::from_secs(1) } else { Duration::from_millis(10) };
+        let busy = !self.attempts.is_empty() || !self.notes.is_empty() || self.unnoted.is_some();
+        let floor = if busy || survey.error.is_some() { BUSY } else { Duration::from_millis(10) };
         due.max(paused).max(floor).min(IDLE)
     }
 
-    fn attempt(&self, attempts: &mut JoinSet<Attempt>, job: Job) {
+    fn attempt(&mut self, job: Job) {
         let (client, destination) = (self.shared.client.clone(), self.destination.clone());
-        attempts.spawn(async move {
+        self.attempts.spawn(async move {
             let DestinationKind::Webhook { url, secret } = &destination.kind;
             let outcome = client.post(url, secret.as_ref(), &job.event, job.body.clone()).await;
             (job, outcome)
+        });
+    }
+
+    fn tidy(&mut self, arrived: Vec<i64>, expired: Vec<(i64, String)>) {
+        if self.tidying || (arrived.is_empty() && expired.is_empty()) {
+            return;
+        }
+        self.tidying = true;
+        expired.iter().for_each(|(_, event)| _ = self.refused.remove(event));
+        let reason = format!("not acknowledged within {:?}", self.destination.expire);
+        self.note(About::Tidied, move |store| {
+            arrived.into_iter().try_for_each(|row| store.acknowledged(row))?;
+            expired.into_iter().try_for_each(|(row, _)| store.give_up(row, &reason))
         });
     }
 
@@ -267,7 +302,7 @@ impl Deliveries {
             let now = Timestamp::now();
             let before = now.saturating_sub(expire).unwrap_or(Timestamp::MIN);
             lock(&memory).expire(before);
-            let stored = survey.stored(store, &name, &memory, (before, now), expire, limit);
+            let stored = survey.stored(store, &name, &memory, (before, now), limit);
             survey.error = stored.err().map(|error| error.to_string());
             let unstored = lock(&memory).first_of_each();
             for job in unstored.into_iter().filter(|job| job.due <= now) {
@@ -283,21 +318,19 @@ impl Deliveries {
         survey.await.unwrap_or_else(|error| Survey { error: Some(error), ..Survey::default() })
     }
 
-    /// Notes an attempt's outcome. `None`: its task died, which only a bug can do; it is due again at once.
-    async fn settle(&mut self, attempt: Option<Attempt>) {
-        let Some((job, outcome)) = attempt else {
-            self.under_way.clear();
-            self.pace.failed(0, None, Instant::now());
-            return;
-        };
-        self.under_way.remove(job.alert());
-        match outcome {
-            Ok(()) => self.arrived(job).await,
-            Err(failure) => self.failed(job, failure).await,
+    /// `None`: the attempt's task died, which only a bug can do; everything is due again.
+    fn settle(&mut self, attempt: Option<Attempt>) {
+        match attempt {
+            Some((job, Ok(()))) => self.arrived(job),
+            Some((job, Err(failure))) => self.failed(job, failure),
+            None => {
+                self.under_way.clear();
+                self.pace.failed(0, None, Instant::now());
+            }
         }
     }
 
-    async fn arrived(&mut self, job: Job) {
+    fn arrived(&mut self, job: Job) {
         let delay = Timestamp::now().duration_since(job.created).as_secs_f64().max(0.0);
         self.shared.health.metrics.outbox_delivery_seconds.get_or_create(&self.label).observe(delay);
         self.refused.remove(&job.event);
@@ -307,20 +340,25 @@ impl Deliveries {
             // Until the store has it noted, this is what keeps the event from being sent again.
             memory.note_arrived(&job.event);
             memory.forget(&job.event);
+            if was_away {
+                memory.hasten(Timestamp::now());
+            }
+        }
+        let alert = job.alert().to_owned();
+        if job.row.is_none() && !was_away {
+            self.under_way.remove(&alert);
+            return;
         }
         let name = self.destination.name.clone();
-        let noted = self
-            .in_store(move |store| {
-                if let Some(row) = job.row {
-                    store.acknowledged(row)?;
-                }
-                if was_away { store.hasten(&name, Timestamp::now()) } else { Ok(()) }
-            })
-            .await;
-        self.noted(noted);
+        self.note(About::Arrived(alert), move |store| {
+            if let Some(row) = job.row {
+                store.acknowledged(row)?;
+            }
+            if was_away { store.hasten(&name, Timestamp::now()) } else { Ok(()) }
+        });
     }
 
-    async fn failed(&mut self, job: Job, failure: Failure) {
+    fn failed(&mut self, job: Job, failure: Failure) {
         let wait = self.pace.failed(job.attempts, failure.retry_after, Instant::now());
         let last = job.created.saturating_add(self.destination.expire).unwrap_or(Timestamp::MAX);
         let due = Timestamp::now().saturating_add(wait).unwrap_or(Timestamp::MAX).min(last);
@@ -330,21 +368,45 @@ impl Deliveries {
             self.refused.insert(job.event.clone(), failure.cause.clone());
         }
         self.trouble = Some(failure.cause.clone());
+        let alert = job.alert().to_owned();
         match job.row {
-            None => lock(&self.memory).retry(&job.event, due),
             Some(row) => {
-                let noted = self.in_store(move |store| store.failed(row, &failure.cause, due)).await;
-                self.noted(noted);
+                self.note(About::Failed(alert), move |store| store.failed(row, &failure.cause, due));
+            }
+            None => {
+                lock(&self.memory).retry(&job.event, due);
+                self.under_way.remove(&alert);
             }
         }
     }
 
-    /// While the store takes no notes, the lane goes slowly, since it forgets how often it has tried.
-    fn noted(&mut self, noted: Result<(), String>) {
-        if let Err(error) = noted {
-            self.pace.pause(STORE_PAUSE, Instant::now());
-            self.report(Some(&error), 0);
+    fn note(&mut self, about: About, write: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static) {
+        let store = self.shared.store.clone();
+        self.notes.spawn_blocking(move || Note {
+            error: write(&store).err().map(|error| error.to_string()),
+            about,
+        });
+    }
+
+    /// `None`: the note's task died, which only a bug can do; what is in the store counts.
+    fn noted(&mut self, note: Option<Note>) {
+        let Some(note) = note else {
+            self.tidying = false;
+            self.under_way.clear();
+            return;
+        };
+        match note.about {
+            About::Tidied => self.tidying = false,
+            About::Arrived(alert) => _ = self.under_way.remove(&alert),
+            About::Failed(alert) => {
+                self.under_way.remove(&alert);
+                if note.error.is_some() {
+                    // The store still calls it due: without a pause it would be tried without end.
+                    self.pace.pause(STORE_PAUSE, Instant::now());
+                }
+            }
         }
+        self.unnoted = note.error;
     }
 
     fn report(&self, store_error: Option<&str>, pending: u64) {

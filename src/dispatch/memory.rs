@@ -63,7 +63,11 @@ impl Memory {
         }
     }
 
-    /// The store has it, it has arrived, or it is too old.
+    pub fn hasten(&mut self, now: Timestamp) {
+        self.unstored.iter_mut().for_each(|job| job.due = job.due.min(now));
+    }
+
+    /// The store has it, or it has arrived.
     pub fn forget(&mut self, event: &str) {
         self.unstored.retain(|job| job.event != event);
     }

@@ -97,6 +97,7 @@ struct Clip<'a> {
 /// Ticks since the Unix epoch.
 struct Timeline {
     origin_90k: i64,
+    parts: u32,
     /// Decode time up to which there are samples.
     end_90k: i64,
 }
@@ -127,6 +128,8 @@ impl Clip<'_> {
             // A clock that stepped back must not make decode times fall.
             let slip = *slip.get_or_insert((timeline.end_90k - decode_90k).max(0));
             timeline.end_90k = decode_90k + slip + fragment.video.duration();
+            timeline.parts += 1;
+            fragment.set_sequence(timeline.parts);
             let payload = (at + fragment.header.len() as u64)..(at + fragment.size as u64);
             let by = |rate: i64| {
                 rescale(head.about.origin_90k + slip, VIDEO_CLOCK, rate)
@@ -163,7 +166,7 @@ impl Clip<'_> {
         let Some((at, origin_90k, first)) = found else { return Ok(false) };
         parts.at = at;
         let shown = shown.unwrap_or(self.range.start).max(first);
-        self.timeline = Some(Timeline { origin_90k, end_90k: origin_90k });
+        self.timeline = Some(Timeline { origin_90k, parts: 0, end_90k: origin_90k });
         self.first = head.clone();
         send(self.out, head.excerpt(origin_90k, shown, self.in_band).into())?;
         Ok(true)

@@ -321,16 +321,17 @@ impl Ring {
         Ok(told.into_iter().map(stretch).collect())
     }
 
-    /// Segments in the range with the ends that they have now.
+    /// Segments in the range, oldest first, those being written with the ends that they have now.
     fn rows(&self, camera: &str, range: &Range<i64>) -> Result<Vec<Row>, RecordError> {
-        let mut rows = self.shared.index.segments(camera, stream(Feed::Main), range.start, range.end)?;
-        let open = self.shared.open();
-        for row in rows.iter_mut().filter(|row| !row.sealed) {
-            if let Some(segment) = open.get(&row.path) {
-                *row = segment.row();
-            }
-        }
-        rows.retain(|row| row.end_90k > range.start);
+        let stream = stream(Feed::Main);
+        // Before the index is asked: what is sealed in between is then in both, not in neither.
+        let open: BTreeMap<String, Row> =
+            self.shared.open().iter().map(|(path, segment)| (path.clone(), segment.row())).collect();
+        let mut rows = self.shared.index.segments(camera, stream, range.start, range.end)?;
+        rows.retain(|row| !open.contains_key(&row.path));
+        rows.extend(open.into_values().filter(|row| row.camera == camera && row.stream == stream));
+        rows.retain(|row| row.end_90k > range.start && row.start_90k < range.end);
+        rows.sort_by_key(|row| row.start_90k);
         Ok(rows)
     }
 
@@ -399,7 +400,10 @@ impl Recorder {
     /// Takes a part for the disk. Never blocks and never loses silently: past the byte budget the part is refused, a
     /// gap row is written, and recording goes on at the next independent part.
     pub fn push(&self, part: Arc<Part>) {
-        self.shared.queue.part(&self.key, part, &self.refusing);
+        // Told here: a writer that hangs in the disk cannot.
+        if self.shared.queue.part(&self.key, part, &self.refusing) {
+            self.shared.alarms.overflow();
+        }
     }
 
     /// The run ended: the segment is finished, and a gap with this cause begins.

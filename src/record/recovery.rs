@@ -24,9 +24,12 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
         index.all()?.into_iter().map(|row| (row.path.clone(), row)).collect();
     let mut found = Vec::new();
     for camera in folders(recordings)? {
-        for day in folders(&recordings.join(&camera))? {
+        let days = folders(&recordings.join(&camera))
+            .unwrap_or_else(|error| unreadable(&error, &mut known, &camera));
+        for day in days {
             let folder = format!("{camera}/{day}");
-            let names = entries(&recordings.join(&folder))?;
+            let names = entries(&recordings.join(&folder));
+            let names = names.unwrap_or_else(|error| unreadable(&error, &mut known, &folder));
             for name in names.into_iter().filter(|name| name.ends_with(".mp4")) {
                 let path = format!("{folder}/{name}");
                 match known.remove(&path) {
@@ -46,6 +49,13 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
     }
     index.remove(known.keys().map(String::as_str))?;
     Ok(())
+}
+
+/// A folder that cannot be read keeps no camera from being recorded, and its rows stay for better days.
+fn unreadable(error: &RecordError, known: &mut HashMap<String, Row>, folder: &str) -> Vec<String> {
+    tracing::error!("{error}; what is recorded there is left as it is; check the disk");
+    known.retain(|path, _| path.strip_prefix(folder).is_none_or(|rest| !rest.starts_with('/')));
+    Vec::new()
 }
 
 /// Cuts a torn file to its whole parts and describes it. One without any is removed when it is `ours`.

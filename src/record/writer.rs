@@ -72,13 +72,14 @@ impl Queue {
         }
     }
 
-    /// Takes a part within the budget; past it every part up to the next independent one that fits is `refused`.
-    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) {
+    /// Takes a part within the budget; past it every part up to the next independent one that fits is refused. True
+    /// where that begins.
+    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) -> bool {
         let mut inner = self.lock();
         let cost = part.len() + MESSAGE_COST;
         let was_refusing = refusing.load(Ordering::Relaxed);
         if inner.closing || was_refusing && !part.independent {
-            return;
+            return false;
         }
         let refused = inner.bytes + cost > BUDGET;
         refusing.store(refused, Ordering::Relaxed);
@@ -89,6 +90,7 @@ impl Queue {
             inner.messages.push_back((key.clone(), Message::Overflow));
         }
         self.filled.notify_one();
+        refused && !was_refusing
     }
 
     /// What is sent from now on is ignored.
@@ -186,7 +188,6 @@ impl Writer<'_> {
             Message::Overflow => {
                 let from = self.seal(&mut state).unwrap_or_else(now_90k);
                 self.begin_gap(&key, &mut state, GapCause::Overflow, from);
-                self.shared.alarms.overflow();
             }
             Message::Closed => {
                 self.seal(&mut state);
@@ -258,9 +259,9 @@ impl Writer<'_> {
         state.retry = None;
         self.shared.alarms.disk(None);
         let row = segment.row();
+        self.shared.open().insert(row.path.clone(), segment.clone());
         let put = self.shared.index.put(&row);
         self.indexed(put);
-        self.shared.open().insert(row.path, segment.clone());
         state.current = Some(Current {
             segment,
             init: part.init.clone(),
@@ -355,5 +356,65 @@ impl Writer<'_> {
     fn indexed<T>(&self, result: rusqlite::Result<T>) -> Option<T> {
         self.shared.alarms.index(result.as_ref().err());
         result.ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::media::cmaf::Packager;
+    use crate::media::{AccessUnit, Sample, VideoCodec, VideoParams};
+
+    /// Independent parts of one picture of so many bytes, which share them.
+    fn parts(bytes: usize, count: i64, is_rap: bool) -> Vec<Arc<Part>> {
+        let params = Arc::new(VideoParams {
+            codec: VideoCodec::H264,
+            parameter_sets: Vec::new(),
+            width: 320,
+            height: 240,
+            reorder: 0,
+            rfc6381: String::new(),
+        });
+        let data = Bytes::from(vec![1; bytes]);
+        let mut packager = Packager::new(1, 0, None);
+        let mut parts = Vec::new();
+        for at in 0..=count {
+            let unit = AccessUnit {
+                seq: at as u64,
+                run: 1,
+                pts_90k: at * VIDEO_CLOCK,
+                dts_90k: at * VIDEO_CLOCK,
+                is_rap: at == 0 || is_rap,
+                params: params.clone(),
+                data: data.clone(),
+            };
+            parts.extend(packager.push(&Sample::Video(Arc::new(unit))).map(Arc::new));
+        }
+        parts
+    }
+
+    #[test]
+    fn past_the_budget_parts_are_refused_up_to_an_independent_one_that_fits() {
+        let (queue, refusing) = (Queue::default(), AtomicBool::new(false));
+        let key = (Id::from("gate"), Feed::Main);
+        let large = parts(60 << 20, 5, true);
+        let told: Vec<_> = large.iter().map(|part| queue.part(&key, part.clone(), &refusing)).collect();
+        assert_eq!(told, [false, false, false, false, true]);
+        // It would fit, but cannot be decoded without what was refused.
+        let small = parts(100, 3, false).pop().unwrap();
+        assert!(!small.independent && !queue.part(&key, small, &refusing));
+        assert!(!queue.part(&key, large[4].clone(), &refusing), "told once");
+        let mut kinds = String::new();
+        let mut take = |queue: &Queue| match queue.next(Duration::ZERO).unwrap() {
+            Some((_, Message::Part(_))) => kinds.push('p'),
+            Some((_, Message::Overflow)) => kinds.push('o'),
+            _ => kinds.push('-'),
+        };
+        take(&queue);
+        assert!(!queue.part(&key, large[4].clone(), &refusing));
+        (0..6).for_each(|_| take(&queue));
+        assert_eq!(kinds, "ppppop-");
     }
 }

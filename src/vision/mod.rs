@@ -6,17 +6,28 @@
 
 pub mod looks;
 pub mod model;
+mod process;
+mod supervisor;
 pub mod wire;
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use self::supervisor::{Request, Supervisor};
 use crate::alert::Detection;
 use crate::config::{self, Id};
-use crate::health::Health;
+use crate::health::{Health, Severity};
+use crate::hw;
 use crate::live::LiveStream;
+use crate::media::Feed;
 
 /// What one look found.
 #[derive(Clone, Debug)]
@@ -33,45 +44,205 @@ pub struct Looked {
 }
 
 /// Handle to the supervisor and the schedule.
-pub struct Vision {}
+pub struct Vision {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    pictures: Mutex<HashMap<PictureKey, Arc<tokio::sync::Mutex<Option<Cached>>>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the handle and the supervisor's task both see.
+struct Shared {
+    settings: config::Vision,
+    /// Resolved hardware profiles as the worker takes them.
+    profiles: Vec<serde_json::Value>,
+    /// The worker's binary.
+    program: PathBuf,
+    health: Health,
+    watched: Mutex<Watched>,
+    changed: Notify,
+    stop: CancellationToken,
+}
+
+#[derive(Default)]
+struct Watched {
+    /// Rises with every change.
+    generation: u64,
+    cameras: BTreeMap<Id, Watch>,
+}
+
+/// How one camera is watched.
+#[derive(Clone)]
+struct Watch {
+    main: Arc<LiveStream>,
+    sub: Option<Arc<LiveStream>>,
+    model: String,
+    look_every: Duration,
+    min_score: f32,
+}
+
+/// Camera, feed and width.
+type PictureKey = (Id, Feed, Option<u32>);
+
+/// A picture and the sequence number that it was made from.
+struct Cached {
+    seq: u64,
+    picture: Picture,
+}
+
+/// How long somebody waits for a picture, the worker's start included.
+const PICTURE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Streams and widths whose last picture is kept.
+const PICTURES: usize = 64;
+
+impl Shared {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
 
 impl Vision {
-    /// Starts the worker (or says in `health` why it cannot) and the schedule. What looks find goes to `found`, which
-    /// is waited for when it is full.
-    pub fn start(
-        settings: config::Vision,
-        health: Health,
-        found: tokio::sync::mpsc::Sender<Looked>,
-    ) -> Arc<Vision> {
-        let _ = (settings, health, found);
-        todo!()
+    /// Starts the schedule. What looks find goes to `found`, which is waited for when it is full. The worker is started
+    /// (or `health` says why it cannot) when the first camera is watched or the first picture wanted; a box without
+    /// either carries no idle process. It is `liuta-vision` beside this program, or what `LIUTA_VISION` names.
+    pub fn start(settings: config::Vision, health: Health, found: mpsc::Sender<Looked>) -> Arc<Vision> {
+        let profiles = if settings.enabled {
+            hw::profiles(&settings.hw_profile, settings.hw_profiles.as_deref())
+                .map_err(|error| error.to_string())
+        } else {
+            Ok(Vec::new())
+        };
+        let profiles = profiles.and_then(|profiles| {
+            let values: Result<Vec<_>, _> = profiles.iter().map(serde_json::to_value).collect();
+            values.map_err(|error| error.to_string())
+        });
+        match profiles {
+            Ok(profiles) => Vision::start_worker(program(), profiles, settings, health, found),
+            Err(why) => {
+                let why = format!("{why}; recording goes on, cameras are not watched");
+                health.set("vision", Severity::Failed, why);
+                let settings = config::Vision { enabled: false, ..settings };
+                Vision::start_worker(program(), Vec::new(), settings, health, found)
+            }
+        }
     }
 
-    /// Looks at a camera from now on, by its scene; replaces an earlier call for the same camera.
+    /// The same with a given worker and given hardware profiles.
+    pub fn start_worker(
+        program: PathBuf,
+        profiles: Vec<serde_json::Value>,
+        settings: config::Vision,
+        health: Health,
+        found: mpsc::Sender<Looked>,
+    ) -> Arc<Vision> {
+        let enabled = settings.enabled;
+        let shared = Arc::new(Shared {
+            settings,
+            profiles,
+            program,
+            health,
+            watched: Mutex::default(),
+            changed: Notify::new(),
+            stop: CancellationToken::new(),
+        });
+        let (requests, queue) = mpsc::channel(16);
+        let task = enabled.then(|| tokio::spawn(Supervisor::new(shared.clone(), queue, found).run()));
+        Arc::new(Vision { shared, requests, pictures: Mutex::default(), task: Mutex::new(task) })
+    }
+
+    /// Looks at a camera from now on, by its scene; replaces an earlier call for the same camera. A camera without a
+    /// scene is not watched.
     pub fn watch(&self, camera: Arc<config::Camera>, main: Arc<LiveStream>, sub: Option<Arc<LiveStream>>) {
-        let _ = (camera, main, sub);
-        todo!()
+        let Some(scene) = &camera.scene else { return self.unwatch(&camera.id) };
+        let watch = Watch {
+            main,
+            sub,
+            model: scene.model.clone(),
+            look_every: scene.look_every,
+            min_score: scene.rules.iter().map(|rule| rule.min_score).fold(1.0, f32::min),
+        };
+        let mut watched = self.shared.watched();
+        watched.cameras.insert(camera.id.clone(), watch);
+        watched.generation += 1;
+        drop(watched);
+        self.shared.changed.notify_one();
     }
 
     pub fn unwatch(&self, camera: &str) {
-        let _ = camera;
-        todo!()
+        let mut watched = self.shared.watched();
+        if watched.cameras.remove(camera).is_some() {
+            watched.generation += 1;
+        }
+        drop(watched);
+        self.lock_pictures().retain(|(id, ..), _| &**id != camera);
+        self.shared.health.remove(&format!("vision/{camera}"));
+        self.shared.changed.notify_one();
     }
 
-    /// The newest key picture of a stream as a JPEG, decoded by the worker; at most `max_width` pixels wide.
+    /// The newest key picture of a stream as a JPEG, decoded by the worker; at most `max_width` pixels wide. Whoever
+    /// asks while another waits for the same picture gets that one.
     pub async fn picture(
         &self,
         stream: &Arc<LiveStream>,
         max_width: Option<u32>,
     ) -> Result<Picture, PictureError> {
-        let _ = (stream, max_width);
-        todo!()
+        if self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_none() {
+            return Err(PictureError::Off);
+        }
+        let unit = stream.newest_rap().ok_or(PictureError::NoPicture)?;
+        let key = (stream.camera.clone(), stream.feed, max_width);
+        let place = {
+            let mut pictures = self.lock_pictures();
+            if pictures.len() >= PICTURES && !pictures.contains_key(&key) {
+                // Those that nobody waits for at this moment are made again when wanted.
+                pictures.retain(|_, place| Arc::strong_count(place) > 1);
+            }
+            pictures.entry(key).or_default().clone()
+        };
+        let picture = async {
+            let mut place = place.lock().await;
+            if let Some(cached) = place.as_ref().filter(|cached| cached.seq >= unit.seq) {
+                return Ok(cached.picture.clone());
+            }
+            let seq = unit.seq;
+            let (reply, answer) = oneshot::channel();
+            let request = Request { stream: stream.clone(), unit, max_width, reply };
+            let stopped = || PictureError::Worker("liuta stops".to_owned());
+            self.requests.send(request).await.map_err(|_| stopped())?;
+            let picture = answer.await.map_err(|_| stopped())??;
+            *place = Some(Cached { seq, picture: picture.clone() });
+            Ok(picture)
+        };
+        tokio::time::timeout(PICTURE_PATIENCE, picture).await.unwrap_or_else(|_| {
+            Err(PictureError::Worker(format!("no answer within {} s", PICTURE_PATIENCE.as_secs())))
+        })
     }
 
     /// Ends the worker.
     pub async fn stop(&self) {
-        todo!()
+        self.shared.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+        if let Some(mut task) = task
+            && tokio::time::timeout(Duration::from_secs(6), &mut task).await.is_err()
+        {
+            // The worker is killed with its handle.
+            task.abort();
+            tracing::warn!("vision did not stop in time");
+        }
     }
+
+    fn lock_pictures(&self) -> MutexGuard<'_, HashMap<PictureKey, Arc<tokio::sync::Mutex<Option<Cached>>>>> {
+        self.pictures.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("LIUTA_VISION") {
+        return program.into();
+    }
+    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("liuta-vision"));
+    beside.unwrap_or_else(|| PathBuf::from("liuta-vision"))
 }
 
 /// A decoded picture.
@@ -92,3 +263,6 @@ pub enum PictureError {
     #[error("the picture could not be decoded: {0}")]
     Decode(String),
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,7 +132,7 @@ struct AudioState {
 }
 
 impl Packager {
-    /// The target length of a part, half a second.
+    /// The target length of a part, half a second. Parts are shorter, but for cameras that send fewer pictures.
     pub const PART_90K: i64 = 45_000;
 
     /// Bytes and pictures that end a part early, so that no camera makes one that strains its readers.
@@ -202,7 +202,7 @@ impl Packager {
         self.last_duration = (unit.dts_90k - held.dts_90k).clamp(1, u32::MAX.into()) as u32;
         self.add(held, self.last_duration);
         let first = self.pictures.first().map_or(unit.dts_90k, |picture| picture.unit.dts_90k);
-        let full = unit.dts_90k - first >= Self::PART_90K
+        let full = unit.dts_90k - first + i64::from(self.last_duration) > Self::PART_90K
             || self.bytes >= Self::PART_BYTES
             || self.pictures.len() >= Self::PART_PICTURES;
         let part = if unit.is_rap {

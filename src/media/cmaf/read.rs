@@ -59,9 +59,12 @@ impl Head {
         let (mut video, mut audio) = (None, None);
         for (_, trak) in children(bytes, &moov).filter(|(kind, _)| kind == b"trak") {
             let entry = descend(bytes, &trak, &[b"mdia", b"minf", b"stbl", b"stsd"])?;
+            // Its header, version, flags and count, and those of the first entry.
+            (entry.len() >= 24).then_some(())?;
             // Behind the box's header, version and flags, entry count and a 64-bit duration.
-            let edit = descend(bytes, &trak, &[b"edts", b"elst"])?.start + 24;
-            bytes.get(edit..edit + 8)?;
+            let list = descend(bytes, &trak, &[b"edts", b"elst"])?;
+            let edit = list.start + 24;
+            (edit + 8 <= list.end).then_some(())?;
             let tkhd = descend(bytes, &trak, &[b"tkhd"])?;
             match u32_at(bytes, tkhd.start + 20)? {
                 VIDEO_TRACK => video = Some((entry, edit)),
@@ -188,6 +191,8 @@ pub struct Run {
     pub decode_time: i64,
     pub independent: bool,
     pub samples: Vec<Sample>,
+    /// Of the `traf` in the header.
+    place: Range<usize>,
     decode_time_at: usize,
     data_offset_at: usize,
     first_size_at: usize,
@@ -220,11 +225,15 @@ impl Fragment {
         let mdat = header(bytes.get(moof..)?).filter(|header| &header.kind == b"mdat")?;
         let (mut video, mut audio) = (None, None);
         for (_, traf) in children(bytes, &(0..moof)).filter(|(kind, _)| kind == b"traf") {
+            if audio.is_some() {
+                return None;
+            }
             let tfhd = descend(bytes, &traf, &[b"tfhd"])?.start;
             let run = Run::parse(bytes, &traf)?;
             match u32_at(bytes, tfhd + 12)? {
-                VIDEO_TRACK => video = Some(run),
-                AUDIO_TRACK => audio = Some(run),
+                VIDEO_TRACK if video.is_none() => video = Some(run),
+                // We write it last, and it is taken out from there.
+                AUDIO_TRACK if video.is_some() => audio = Some(run),
                 _ => return None,
             }
         }
@@ -244,6 +253,14 @@ impl Fragment {
         }
     }
 
+    /// The number that rises from fragment to fragment of a file.
+    pub fn set_sequence(&mut self, number: u32) {
+        // `mfhd` is a `moof`'s first box.
+        if let Some(at) = self.header.get_mut(20..24) {
+            at.copy_from_slice(&number.to_be_bytes());
+        }
+    }
+
     /// Makes room for `bytes` in front of the first picture's payload.
     pub fn grow_first(&mut self, bytes: u32) {
         let mdat = self.header.len() - 8;
@@ -259,14 +276,14 @@ impl Fragment {
     /// Takes the audio out; its payload, at the end of the part, is to be left away too.
     pub fn drop_audio(&mut self) {
         let Some(audio) = self.audio.take() else { return };
-        // The track stays with a run of no samples: other offsets keep their places.
-        let bytes = audio.bytes() as u32;
-        let count = audio.data_offset_at - 4;
+        let (gone, bytes) = (audio.place.len(), audio.bytes() as usize);
+        self.header.drain(audio.place);
         let mdat = self.header.len() - 8;
-        let left = u32_at(&self.header, mdat).unwrap_or(0).saturating_sub(bytes);
-        self.header[mdat..mdat + 4].copy_from_slice(&left.to_be_bytes());
-        self.header[count..count + 4].copy_from_slice(&0u32.to_be_bytes());
-        self.size -= bytes as usize;
+        for (at, by) in [(0, gone), (self.video.data_offset_at, gone), (mdat, bytes)] {
+            let value = u32_at(&self.header, at).unwrap_or(0).saturating_sub(by as u32);
+            self.header[at..at + 4].copy_from_slice(&value.to_be_bytes());
+        }
+        self.size -= gone + bytes;
     }
 }
 
@@ -296,6 +313,7 @@ impl Run {
             decode_time: i64::try_from(decode_time).ok()?,
             independent,
             samples,
+            place: traf.clone(),
             decode_time_at,
             data_offset_at: trun.start + 16,
             first_size_at,

@@ -1,0 +1,153 @@
+//! One look: decode, infer, and the picture that people are shown.
+
+use std::time::Instant;
+
+use image::ExtendedColorType;
+use image::codecs::jpeg::JpegEncoder;
+use liuta::hw::Profile;
+use liuta::vision::wire::{PictureWanted, Report};
+
+use crate::decode::{Decoders, Input, RawFrame};
+use crate::postprocess;
+use crate::preprocess;
+use crate::session::{Model, Runtime};
+
+/// Of 100: boxes and smoke stay clean, a picture of 1080p takes about 300 kB.
+const JPEG_QUALITY: u8 = 85;
+
+/// Everything that looks need.
+pub struct Looks {
+    decoders: Decoders,
+    models: Vec<Model>,
+    /// Kept between looks for its memory.
+    tensor: Vec<f32>,
+}
+
+/// A look as asked for.
+pub struct Look<'a> {
+    pub id: u64,
+    pub stream: &'a str,
+    pub model: Option<&'a str>,
+    pub min_score: f32,
+    pub picture: PictureWanted,
+}
+
+impl Looks {
+    /// Tries out the profiles and loads the models. Second: what does not work; an error: nothing does.
+    pub fn start(
+        profiles: &[Profile],
+        onnxruntime: Option<&std::path::Path>,
+        manifests: &[std::path::PathBuf],
+    ) -> Result<(Looks, Vec<String>), String> {
+        let (decoders, mut problems) = Decoders::start(profiles)?;
+        let mut models = Vec::new();
+        if !manifests.is_empty() {
+            let runtime = Runtime::load(onnxruntime)?;
+            let providers = providers(profiles);
+            for manifest in manifests {
+                match Model::load(&runtime, manifest, &providers) {
+                    Ok(model) => models.push(model),
+                    Err(why) => problems.push(why),
+                }
+            }
+            if models.is_empty() {
+                return Err(problems.join("; "));
+            }
+        }
+        Ok((Looks { decoders, models, tensor: Vec::new() }, problems))
+    }
+
+    /// `name@version` of each.
+    pub fn models(&self) -> Vec<String> {
+        self.models.iter().map(Model::label).collect()
+    }
+
+    pub fn forget(&mut self, stream: &str) {
+        self.decoders.forget(stream);
+    }
+
+    /// The report and its JPEG.
+    pub fn look(&mut self, look: &Look, input: Result<Input, String>) -> (Report, Vec<u8>) {
+        match input.and_then(|input| self.try_look(look, &input)) {
+            Ok(looked) => looked,
+            Err(why) => (Report::Failed { id: look.id, why }, Vec::new()),
+        }
+    }
+
+    fn try_look(&mut self, look: &Look, input: &Input) -> Result<(Report, Vec<u8>), String> {
+        let started = Instant::now();
+        let decoded = self.decoders.decode(look.stream, input)?;
+        let decode_us = started.elapsed().as_micros() as u64;
+        let started = Instant::now();
+        let (mut detections, mut rejected, mut model_label) = (Vec::new(), 0, String::new());
+        if let Some(name) = look.model {
+            let model = self
+                .models
+                .iter_mut()
+                .find(|model| model.manifest.name == name)
+                .ok_or_else(|| format!("the model {name} is not loaded"))?;
+            (detections, rejected) = infer(model, &mut self.tensor, &decoded.frame, look.min_score)?;
+            model_label = model.label();
+        }
+        let infer_us = started.elapsed().as_micros() as u64;
+        let jpeg = match look.picture {
+            PictureWanted::Always { max_width } => jpeg(&decoded.frame, max_width)?,
+            PictureWanted::Candidate if !detections.is_empty() => jpeg(&decoded.frame, None)?,
+            PictureWanted::Candidate | PictureWanted::Never => Vec::new(),
+        };
+        let report = Report::Looked {
+            id: look.id,
+            detections,
+            rejected,
+            jpeg: jpeg.len() as u32,
+            decoder: decoded.decoder,
+            profile: decoded.profile,
+            model: model_label,
+            decode_us,
+            infer_us,
+        };
+        Ok((report, jpeg))
+    }
+}
+
+fn infer(
+    model: &mut Model,
+    tensor: &mut Vec<f32>,
+    frame: &RawFrame,
+    min_score: f32,
+) -> Result<(Vec<liuta::alert::Detection>, u32), String> {
+    let placement = preprocess::place(&model.manifest.input, frame.width(), frame.height());
+    let picture = frame.rgb(placement.width, placement.height)?;
+    preprocess::fill(tensor, &model.manifest.input, placement, &picture);
+    let output = model.infer(tensor)?;
+    Ok(postprocess::yolox(&output, &model.manifest.input, placement, &model.classes, min_score))
+}
+
+/// The execution providers of all profiles in order; the processor last.
+pub fn providers(profiles: &[Profile]) -> Vec<String> {
+    let mut providers: Vec<String> = Vec::new();
+    for provider in profiles.iter().flat_map(|profile| &profile.providers) {
+        if provider != "cpu" && !providers.contains(provider) {
+            providers.push(provider.clone());
+        }
+    }
+    providers.push("cpu".to_owned());
+    providers
+}
+
+fn jpeg(frame: &RawFrame, max_width: Option<u32>) -> Result<Vec<u8>, String> {
+    let (width, height) = (frame.width(), frame.height());
+    let (width, height) = match max_width {
+        Some(limit) if limit < width => {
+            let limit = limit.max(16);
+            (limit, ((u64::from(height) * u64::from(limit) / u64::from(width)) as u32).max(1))
+        }
+        _ => (width, height),
+    };
+    let picture = frame.rgb(width, height)?;
+    let mut bytes = Vec::with_capacity(picture.data.len() / 8);
+    JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
+        .encode(&picture.data, width, height, ExtendedColorType::Rgb8)
+        .map_err(|error| format!("the picture cannot be written as JPEG: {error}"))?;
+    Ok(bytes)
+}
