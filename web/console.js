@@ -60,7 +60,9 @@ function paint(made) {
   figure.querySelector('.facts').textContent = state === 'pictures' ? `${size} · ${word('pictures')}` : size;
   const why = !camera.online ? camera.health.message || word('offline') : live ? '' : word(state);
   const box = figure.querySelector('.state');
-  if (box.textContent !== why) box.textContent = why;
+  const short = why.length > 160 ? `${why.slice(0, 160)} …` : why;
+  if (box.textContent !== short) box.textContent = short;
+  box.title = why;
   const label = `${word('fullscreen')}: ${camera.name}`;
   figure.querySelector('.full').setAttribute('aria-label', label);
   for (const picture of figure.querySelectorAll('video, img')) picture.setAttribute('aria-label', camera.name);
