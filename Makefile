@@ -24,7 +24,7 @@ lint:            ## formatting, clippy, licences
 bench:           ## cost of each part beside a limit measured in the same run; writes target/bench.json
 	@packaging/setup.sh test
 	cargo build --release --locked --bins
-	cargo bench --profile release --locked
+	cargo bench --locked --bench bench --profile release
 
 soak:            ## many kills, restarts and hostile cameras; minutes
 	@packaging/setup.sh test

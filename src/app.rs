@@ -1,1 +1,360 @@
 //! The composition root: start, reload, ordered stop.
+//!
+//! Everything long-lived is made here, in the order in which it is needed, and ended in the opposite one. What does not
+//! belong here: what any of it does.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::access::{Access, Links};
+use crate::analysis::Analysis;
+use crate::api;
+use crate::camera::Camera;
+use crate::config::plan::Plan;
+use crate::config::{self, Config, Id};
+use crate::dispatch::Dispatch;
+use crate::health::Health;
+use crate::live::{Budget, Directory};
+use crate::record::Ring;
+use crate::relay::rtsp;
+use crate::store::Store;
+use crate::vision::Vision;
+
+/// What all live rings may hold together beyond each stream's newest random access point.
+const LIVE_BYTES: usize = 1 << 30;
+
+/// From SIGTERM to the end. systemd's own patience (`TimeoutStopSec`) is longer.
+const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// How long detections and ended alerts are remembered.
+const DETECTIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
+const ALERTS_KEPT: Duration = Duration::from_secs(180 * 86_400);
+
+/// Runs the daemon until it is told to stop.
+pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
+    let mut app = App::start(file, config).await?;
+    let mut signals = Signals::install()?;
+    app.tell_ready();
+    while let Signal::Reload = signals.next().await {
+        app.reload().await;
+    }
+    tokio::select! {
+        () = app.stop() => Ok(()),
+        () = signals.second_stop() => anyhow::bail!("told to stop a second time: ended at once"),
+    }
+}
+
+struct App {
+    file: PathBuf,
+    config: Arc<ArcSwap<Config>>,
+    health: Health,
+    streams: Arc<Directory>,
+    budget: Arc<Budget>,
+    cameras: BTreeMap<Id, Camera>,
+    store: Arc<Store>,
+    ring: Arc<Ring>,
+    access: Access,
+    dispatch: Arc<Dispatch>,
+    vision: Arc<Vision>,
+    analysis: Arc<Analysis>,
+    rtsp: rtsp::Server,
+    api: JoinHandle<std::io::Result<()>>,
+    api_stop: CancellationToken,
+    chores: Vec<JoinHandle<()>>,
+}
+
+impl App {
+    async fn start(file: &Path, config: Config) -> anyhow::Result<App> {
+        let health = Health::default();
+        std::fs::create_dir_all(&config.data)
+            .with_context(|| format!("data = {:?} cannot be made", config.data))?;
+        // The ring first: it holds the lock on the data folder.
+        let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
+        let store = Store::open(&config.data)?;
+        let rtsp_listener = listen("rtsp", &config.rtsp).await?;
+        let api_listener = listen("api", &config.api).await?;
+
+        let access = Access::new(store.clone(), config.anonymous_viewer);
+        let links = Links::new(store.secret("links")?);
+        let dispatch = Dispatch::start(
+            &config.dispatch,
+            config.site.clone(),
+            store.clone(),
+            links.clone(),
+            health.clone(),
+        );
+        let (found, looked) = tokio::sync::mpsc::channel(64);
+        let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
+        let vision = Vision::start(config.vision.clone(), health.clone(), found);
+        let streams = Arc::new(Directory::default());
+        let rtsp = rtsp::Server::start(rtsp_listener, streams.clone(), access.clone(), health.clone());
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let api_stop = CancellationToken::new();
+        let shared = api::Shared {
+            config: config.clone(),
+            streams: streams.clone(),
+            access: access.clone(),
+            links,
+            store: store.clone(),
+            ring: ring.clone(),
+            vision: vision.clone(),
+            dispatch: dispatch.clone(),
+            health: health.clone(),
+        };
+        let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
+
+        let chores = vec![tokio::spawn(forget_old(store.clone())), tokio::spawn(feed_watchdog(ring.clone()))];
+        let mut app = App {
+            file: file.to_owned(),
+            config,
+            health,
+            streams,
+            budget: Budget::new(LIVE_BYTES),
+            cameras: BTreeMap::new(),
+            store,
+            ring,
+            access,
+            dispatch,
+            vision,
+            analysis,
+            rtsp,
+            api,
+            api_stop,
+            chores,
+        };
+        let config = app.config.load_full();
+        for camera in config.cameras.values() {
+            app.start_camera(camera.clone());
+        }
+        app.set_channels(&config);
+        Ok(app)
+    }
+
+    fn tell_ready(&self) {
+        let config = self.config.load();
+        tracing::info!(
+            cameras = self.cameras.len(),
+            "ready: rtsp://{}/CAMERA, http://{}/",
+            config.rtsp.listen,
+            config.api.listen
+        );
+        let status = format!("{} cameras", self.cameras.len());
+        notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
+    }
+
+    fn start_camera(&mut self, config: Arc<config::Camera>) {
+        let camera = Camera::start(config.clone(), self.ring.clone(), &self.budget, self.health.clone());
+        self.streams.insert(&*config.id, camera.main.clone());
+        if let Some(sub) = &camera.sub {
+            self.streams.insert(format!("{}/sub", config.id), sub.clone());
+        }
+        self.watch(config.clone(), &camera);
+        self.cameras.insert(config.id.clone(), camera);
+    }
+
+    /// Has the camera looked at, where its configuration names a scene.
+    fn watch(&self, config: Arc<config::Camera>, camera: &Camera) {
+        if config.scene.is_some() {
+            self.analysis.watch(config.clone());
+            self.vision.watch(config, camera.main.clone(), camera.sub.clone());
+        } else {
+            self.unwatch(&config.id);
+        }
+    }
+
+    fn unwatch(&self, id: &str) {
+        self.vision.unwatch(id);
+        self.analysis.unwatch(id);
+    }
+
+    /// `rtsp://…/channels/NAME` is the stream of the camera on air.
+    fn set_channels(&self, config: &Config) {
+        for (path, _) in self.streams.all() {
+            if let Some(name) = path.strip_prefix("channels/")
+                && !config.channels.contains_key(name)
+            {
+                self.streams.remove(&path);
+            }
+        }
+        for (name, channel) in &config.channels {
+            if let Some(camera) = self.cameras.get(&channel.camera) {
+                self.streams.insert(format!("channels/{name}"), camera.main.clone());
+            }
+        }
+    }
+
+    /// Reads the configuration again and applies what differs; any error keeps what runs.
+    async fn reload(&mut self) {
+        notify(&[sd_notify::NotifyState::Reloading]);
+        let file = self.file.clone();
+        match tokio::task::spawn_blocking(move || config::file::load(&file)).await {
+            Ok(Ok(new)) => {
+                self.apply(new).await;
+                self.health.ok("config");
+            }
+            Ok(Err(problems)) => {
+                let message = format!("reload refused, the former configuration stays: {problems}");
+                self.health.set("config", crate::health::Severity::Degraded, message);
+            }
+            Err(error) => tracing::error!("reload: {error}"),
+        }
+        self.tell_ready();
+    }
+
+    async fn apply(&mut self, new: Config) {
+        let old = self.config.load_full();
+        let plan = Plan::between(&old, &new);
+        for section in &plan.restart_needed {
+            tracing::warn!("[{section}] has changed; that takes effect with the next start");
+        }
+        let mut stopping = Vec::new();
+        for id in &plan.stop {
+            self.streams.remove(id);
+            self.streams.remove(&format!("{id}/sub"));
+            self.unwatch(id);
+            stopping.extend(self.cameras.remove(id).map(|camera| camera.stop(Duration::from_secs(5))));
+        }
+        futures::future::join_all(stopping).await;
+        for camera in plan.start {
+            self.start_camera(camera);
+        }
+        for retuned in plan.retune {
+            if let Some(mut camera) = self.cameras.remove(&retuned.id) {
+                camera.config = retuned.clone();
+                self.watch(retuned.clone(), &camera);
+                self.cameras.insert(retuned.id.clone(), camera);
+            }
+        }
+        self.set_channels(&new);
+        self.access.set_anonymous(new.anonymous_viewer);
+        self.ring.reconfigure(new.record.clone());
+        self.dispatch.reconfigure(&new.dispatch, new.site.clone());
+        self.config.store(Arc::new(new));
+        tracing::info!("configuration reloaded");
+    }
+
+    /// Sources first, then what they feed, each step within the common deadline; stragglers are named.
+    async fn stop(self) {
+        notify(&[sd_notify::NotifyState::Stopping]);
+        let deadline = Instant::now() + STOP_WITHIN;
+        let left = |share: f32| deadline.saturating_duration_since(Instant::now()).mul_f32(share);
+        self.api_stop.cancel();
+        for chore in &self.chores {
+            chore.abort();
+        }
+        let share = left(0.4);
+        let cameras = self.cameras.into_values().map(|camera| async move {
+            let id = camera.config.id.clone();
+            if !camera.stop(share).await {
+                tracing::warn!("camera {id} did not stop in time");
+            }
+        });
+        futures::future::join_all(cameras).await;
+        let (ring, share) = (self.ring, left(0.6));
+        match tokio::task::spawn_blocking(move || ring.close(share)).await {
+            Ok(true) => {}
+            _ => tracing::warn!("the recorder did not finish in time; recovery at the next start will"),
+        }
+        self.vision.stop().await;
+        if !self.analysis.stop(left(0.5)).await {
+            tracing::warn!("the analysis did not finish in time");
+        }
+        let ends = async {
+            self.dispatch.stop().await;
+            self.rtsp.stop().await;
+            match self.api.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!("api: {error}"),
+                Err(error) => tracing::warn!("api: {error}"),
+            }
+        };
+        if timeout_at(deadline, ends).await.is_err() {
+            tracing::warn!("readers or requests did not end in time");
+        }
+        drop(self.store);
+        tracing::info!("stopped");
+    }
+}
+
+async fn listen(section: &str, at: &config::Listen) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at.listen).await.with_context(|| {
+        let at = at.listen;
+        format!("[{section}] listen = \"{at}\": cannot listen there (is another program, or a second liuta, using it?)")
+    })
+}
+
+/// Keeps `state.db` from growing for ever.
+async fn forget_old(store: Arc<Store>) {
+    let mut hourly = tokio::time::interval(Duration::from_secs(3600));
+    loop {
+        hourly.tick().await;
+        let store = store.clone();
+        let done = tokio::task::spawn_blocking(move || store.forget(DETECTIONS_KEPT, ALERTS_KEPT)).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!("old alerts are not forgotten: {error}");
+        }
+    }
+}
+
+/// Tells the service manager that there is progress: this runtime turns, and the ring's writer answers.
+async fn feed_watchdog(ring: Arc<Ring>) {
+    let Some(patience) = sd_notify::watchdog_enabled() else { return };
+    let mut beat = tokio::time::interval(patience / 3);
+    loop {
+        beat.tick().await;
+        if ring.is_responsive() {
+            notify(&[sd_notify::NotifyState::Watchdog]);
+        } else {
+            tracing::error!("the ring's writer makes no progress; the watchdog is not fed");
+        }
+    }
+}
+
+fn notify(states: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("service manager: {error}");
+    }
+}
+
+enum Signal {
+    Reload,
+    Stop,
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Stop,
+            _ = self.interrupt.recv() => Signal::Stop,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+
+    async fn second_stop(&mut self) {
+        while !matches!(self.next().await, Signal::Stop) {}
+    }
+}

@@ -21,6 +21,7 @@ pub mod dispatch;
 pub mod health;
 pub mod hw;
 pub mod live;
+pub mod log;
 pub mod media;
 pub mod record;
 pub mod relay;

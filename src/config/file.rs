@@ -42,7 +42,7 @@ struct Scenes<'p> {
 
 fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let mut file = source.root();
-    let data = file.get_or("data", PathBuf::from("/var/lib/liuta"));
+    let data = scenes.folder.join(file.get_or("data", PathBuf::from("/var/lib/liuta")));
     let site = site(file.table("box"));
     let api = listen(file.table("api"), "127.0.0.1:8080");
     let rtsp = listen(file.table("rtsp"), "127.0.0.1:8554");
@@ -128,7 +128,7 @@ fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {
 }
 
 /// Where the program's own data files lie: as installed, or in the source tree that the binary was built in.
-fn shared_folders(name: &str) -> Vec<PathBuf> {
+pub fn shared_folders(name: &str) -> Vec<PathBuf> {
     let mut folders = vec![Path::new("/usr/share/liuta").join(name)];
     let built_in =
         std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.parent()?.parent()?.join(name)));

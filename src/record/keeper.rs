@@ -197,6 +197,28 @@ pub struct Estimate {
     pub hours: f64,
 }
 
+/// For people, in two lines.
+impl std::fmt::Display for Estimate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        write!(
+            f,
+            "recordings need about {:.1} GB at {} Mbit/s a camera; the disk and the limits leave {:.1} GB",
+            gigabytes(self.needed),
+            ASSUMED_BITRATE / 1_000_000,
+            gigabytes(self.available)
+        )?;
+        if self.needed > self.available {
+            write!(
+                f,
+                "\nthat holds {:.0} hours, not what record.retention promises: add a disk, or shorten it",
+                self.hours
+            )?;
+        }
+        Ok(())
+    }
+}
+
 /// Bits a second that a camera's main stream is taken to have: 1080p25 H.264 as most cameras are delivered.
 pub const ASSUMED_BITRATE: u64 = 4_000_000;
 

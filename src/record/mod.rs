@@ -61,6 +61,9 @@ pub const MAX_EXPORTS: usize = 32;
 /// Stretches with less than this between them are told as one.
 const JOIN_90K: i64 = VIDEO_CLOCK / 2;
 
+/// A writer that is so long at one write hangs; slow disks take seconds.
+const HUNG: Duration = Duration::from_secs(60);
+
 /// The ring of one volume: a writer thread, the index, and readers.
 pub struct Ring {
     shared: Arc<Shared>,
@@ -367,6 +370,11 @@ impl Ring {
     pub fn pin(&self, alert: &str, camera: &str, range: Range<Timestamp>) -> Result<(), RecordError> {
         let range = ticks(&range)?;
         Ok(self.shared.index.pin(alert, camera, range.start, range.end)?)
+    }
+
+    /// Whether the writer makes progress: a disk that hangs for longer than this is not waited for in silence.
+    pub fn is_responsive(&self) -> bool {
+        self.shared.queue.busy_for() < HUNG
     }
 
     /// Finishes and syncs every segment, and ends the writer thread. False when that took longer than `deadline`.

@@ -57,6 +57,8 @@ struct Inner {
     messages: VecDeque<(Key, Message)>,
     bytes: usize,
     closing: bool,
+    /// When the writer last asked for a message.
+    turned: Option<Instant>,
 }
 
 impl Queue {
@@ -93,6 +95,11 @@ impl Queue {
         refused && !was_refusing
     }
 
+    /// How long the writer has been at its latest message.
+    pub(super) fn busy_for(&self) -> Duration {
+        self.lock().turned.map_or(Duration::ZERO, |turned| turned.elapsed())
+    }
+
     /// What is sent from now on is ignored.
     pub(super) fn close(&self) {
         self.lock().closing = true;
@@ -102,6 +109,7 @@ impl Queue {
     /// The next message, or `None` after `wait`; `Err` when closed and empty.
     fn next(&self, wait: Duration) -> Result<Option<(Key, Message)>, ()> {
         let mut inner = self.lock();
+        inner.turned = Some(Instant::now());
         if inner.messages.is_empty() && !inner.closing {
             let waited = self.filled.wait_timeout(inner, wait);
             inner = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;

@@ -1,1 +1,0 @@
-//! The command line: arguments as parsed, and the commands that are not the daemon.

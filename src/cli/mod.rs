@@ -1,0 +1,288 @@
+//! The command line: arguments as parsed, and what prints for people. The work itself lies in the other modules.
+
+mod models;
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+
+use crate::access::{Access, Role};
+use crate::config::{self, Config};
+use crate::simulate;
+use crate::store::Store;
+use crate::vision::model::{self, FileState};
+use crate::{app, demo, hw, log, record};
+
+/// The configuration that a service is started with.
+const DEFAULT_CONFIG: &str = "/etc/liuta/liuta.toml";
+
+/// Exit status of a configuration that is refused: nobody needs to try again before it is changed.
+const REFUSED: u8 = 2;
+
+#[derive(Parser)]
+#[command(
+    name = "liuta",
+    version,
+    about = "Liuta (柳塔): watches, records and relays RTSP cameras, and tells dispatch what it sees",
+    after_help = "First steps:\n  \
+        liuta demo                       four simulated cameras, to look around\n  \
+        liuta probe                      what decodes and infers on this box\n  \
+        liuta check liuta.toml           what is wrong with a configuration, and what disk it needs\n  \
+        liuta run --config liuta.toml    the daemon\n\n\
+        Logs go to stderr; LIUTA_LOG=debug (or liuta::camera=trace, …) tells more."
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM; SIGHUP reads the configuration again
+    Run {
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
+    /// Read a configuration and tell everything that is wrong with it (exit status 2), and the disk it needs
+    Check {
+        #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Try every decoder and execution provider of the hardware profiles with a real clip and a real model
+    Probe {
+        /// Whose [vision] settings to use; without it the defaults
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve mp4 clips as RTSP cameras, in a loop
+    Simulate(Simulate),
+    /// Four simulated cameras, watched by a daemon of their own, and a dispatch desk that prints alerts
+    Demo,
+    /// List, verify or fetch the models that cameras are watched with
+    Models {
+        #[command(subcommand)]
+        what: Models,
+    },
+    /// Make tokens, which let people and programs in
+    Token {
+        #[command(subcommand)]
+        what: Token,
+    },
+}
+
+#[derive(Parser)]
+struct Simulate {
+    /// Address to serve at
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9554")]
+    listen: SocketAddr,
+    /// Transcode to this size, 1920x1080 (needs ffmpeg)
+    #[arg(long, value_name = "WxH", value_parser = picture_size)]
+    size: Option<(u32, u32)>,
+    /// Transcode to so many pictures a second (needs ffmpeg)
+    #[arg(long, value_name = "N")]
+    fps: Option<u32>,
+    /// Transcode to this bit rate, such as 4M or 800k (needs ffmpeg)
+    #[arg(long, value_name = "B")]
+    bitrate: Option<String>,
+    /// Ask for this user name; the password comes from LIUTA_SIMULATE_PASSWORD
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Each is served at rtsp://ADDR/NAME
+    #[arg(required = true, value_name = "NAME=CLIP", value_parser = clip)]
+    clips: Vec<simulate::Clip>,
+}
+
+#[derive(Subcommand)]
+enum Models {
+    /// Which models are there
+    List {
+        #[command(flatten)]
+        at: ModelFolders,
+    },
+    /// Compare every model file with its manifest's hash; exit status 1 where one differs or is missing
+    Verify {
+        #[command(flatten)]
+        at: ModelFolders,
+    },
+    /// Fetch the files of models that only have a manifest here
+    Pull {
+        #[command(flatten)]
+        at: ModelFolders,
+        /// Take files from this folder instead of their origin
+        #[arg(long, value_name = "DIR")]
+        mirror: Option<PathBuf>,
+    },
+}
+
+#[derive(clap::Args)]
+struct ModelFolders {
+    /// Whose [vision] models and data folder to use; without it the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Token {
+    /// Make a token and print it: once, it is not kept. Works while the daemon runs
+    Create {
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+        #[arg(long)]
+        role: Role,
+        /// Only for this camera (may be given again); without it for every camera
+        #[arg(long, value_name = "NAME")]
+        camera: Vec<String>,
+        /// Ends after so long, 12h or 30d; without it never
+        #[arg(long, value_name = "TIME", value_parser = config::reader::duration)]
+        expires: Option<std::time::Duration>,
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs a command to its end.
+pub fn main(arguments: Arguments) -> ExitCode {
+    let result = match arguments.command {
+        Command::Run { config } => run(config),
+        Command::Check { config, json } => check(config, json),
+        Command::Probe { config, json } => probe(config, json),
+        Command::Simulate(arguments) => simulate(arguments),
+        Command::Demo => log_to_stderr("warn").and_then(|()| block_on(demo::run())),
+        Command::Models { what } => models::run(what),
+        Command::Token { what } => token(what),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line a problem, so that `FILE:LINE:COL: what` opens in an editor.
+            eprintln!("{error:#}");
+            let refused = error.is::<config::reader::Problems>();
+            ExitCode::from(if refused { REFUSED } else { 1 })
+        }
+    }
+}
+
+fn run(file: PathBuf) -> anyhow::Result<()> {
+    log_to_stderr("info")?;
+    let config = config::file::load(&file)?;
+    block_on(app::run(&file, config))
+}
+
+fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
+    let config = config::file::load(&file)?;
+    let estimate = record::estimate(&config);
+    if json {
+        println!("{}", serde_json::json!({"cameras": config.cameras.len(), "record": estimate}));
+    } else {
+        println!("{}: {} cameras, nothing wrong", file.display(), config.cameras.len());
+        println!("{estimate}");
+    }
+    Ok(())
+}
+
+fn probe(file: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let vision = config_or_default(file)?.vision;
+    let (models, problems) = model::list(&vision.models);
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    let present = models.into_iter().filter(|model| model.state != FileState::Missing);
+    let request = hw::ProbeRequest {
+        profiles: hw::profiles(&vision.hw_profile, vision.hw_profiles.as_deref())?,
+        onnxruntime: vision.onnxruntime,
+        models: present.map(|model| model.manifest).collect(),
+    };
+    let found = hw::probe(&request)?;
+    if json {
+        println!("{}", serde_json::to_string(&found)?);
+    } else {
+        println!("{}", found.table());
+    }
+    Ok(())
+}
+
+fn simulate(arguments: Simulate) -> anyhow::Result<()> {
+    log_to_stderr("info")?;
+    let credentials = match arguments.username {
+        None => None,
+        Some(username) => {
+            let password = std::env::var("LIUTA_SIMULATE_PASSWORD")
+                .context("--username: put the password into LIUTA_SIMULATE_PASSWORD")?;
+            Some((username, password))
+        }
+    };
+    let Simulate { listen, size, fps, bitrate, clips, .. } = arguments;
+    let options = simulate::Options { size, fps, bitrate };
+    block_on(simulate::run(listen, clips, credentials, options))
+}
+
+fn token(what: Token) -> anyhow::Result<()> {
+    let Token::Create { config: file, role, camera, expires, json } = what;
+    let config = config::file::load(&file)?;
+    for id in &camera {
+        anyhow::ensure!(
+            config.cameras.contains_key(id.as_str()),
+            "--camera {id}: {} has no such camera",
+            file.display()
+        );
+    }
+    let cameras = (!camera.is_empty()).then_some(camera);
+    let access = Access::new(Store::open(&config.data)?, false);
+    let expires = expires.map(|after| jiff::Timestamp::now() + after);
+    let token = access.create_token(role, cameras, expires)?;
+    if json {
+        println!("{}", serde_json::json!({ "token": token }));
+    } else {
+        println!("{token}");
+    }
+    Ok(())
+}
+
+fn config_or_default(file: Option<PathBuf>) -> anyhow::Result<Config> {
+    match file {
+        Some(file) => Ok(config::file::load(&file)?),
+        None => Ok(config::file::parse(DEFAULT_CONFIG.as_ref(), String::new())?),
+    }
+}
+
+fn log_to_stderr(default: &str) -> anyhow::Result<()> {
+    log::start(default, std::io::stderr().is_terminal())
+}
+
+/// What the commands share: a runtime whose stragglers do not keep the process.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    result
+}
+
+fn clip(text: &str) -> Result<simulate::Clip, String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            Ok(simulate::Clip { name: name.to_owned(), file: file.into() })
+        }
+        _ => Err("NAME=CLIP was expected, such as gate-1=gate.mp4".to_owned()),
+    }
+}
+
+fn picture_size(text: &str) -> Result<(u32, u32), String> {
+    let expected = || format!("{text:?} is no size; write it like 1920x1080");
+    let (width, height) = text.split_once('x').ok_or_else(expected)?;
+    let side = |text: &str| text.parse().ok().filter(|side| (16..=16_384).contains(side));
+    Ok((side(width).ok_or_else(expected)?, side(height).ok_or_else(expected)?))
+}
