@@ -55,6 +55,7 @@ class Place:
         self.sky_share = 1 - self.land_matte
         self.sway = cv2.GaussianBlur(self.sway, (0, 0), 3)
         self.wind = Noise(rng)
+        self.columns, self.rows = (axis.astype(np.float32) for axis in np.meshgrid(np.arange(WIDTH), np.arange(HEIGHT)))
         self.foot = CAMERA.project([*FIRE, float(land.sample(land.heights, [FIRE[0]], [FIRE[1]])[0])])[0]
         # Seeds from 2^31 on are never drawn by the training.
         places = np.random.default_rng(4102)
@@ -66,8 +67,8 @@ class Place:
             flame.widths *= 1.35
             self.flames.append((int(places.uniform(-26, 12)), along, 0.045 * abs(along) + places.uniform(0, 1.5), flame))
         self.flames.sort(key=lambda one: one[0])
-        self.plumes = [(0.20, 0, Smoke(2**31 + 90, (300, 250), shade=0.50, density=1.0, wind=0.55, grow_s=14.0, root=0.20)),
-                       (0.24, 70, Smoke(2**31 + 93, (300, 250), shade=0.66, density=0.9, wind=0.5, grow_s=18.0, root=0.24))]
+        self.plumes = [(0.20, 0, Smoke(2**31 + 90, (250, 200), shade=0.50, density=1.0, wind=0.55, grow_s=14.0, root=0.20)),
+                       (0.24, 70, Smoke(2**31 + 93, (250, 200), shade=0.66, density=0.9, wind=0.5, grow_s=18.0, root=0.24))]
         for _, _, plume in self.plumes:
             plume.mouth, plume.spread = 0.10, 0.34
 
@@ -126,34 +127,34 @@ class Place:
         return picture
 
     def swayed(self, turn):
-        y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
+        x, y = self.columns[::8, ::8], self.rows[::8, ::8]
         gust = np.sin(13 * turn + x * 0.011 + y * 0.017) * 0.65 + np.sin(29 * turn - x * 0.019 + y * 0.03) * 0.35
-        x += self.sway * gust * 1.7
-        return cv2.remap(self.pixels, x, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        gust = cv2.resize(gust, (WIDTH, HEIGHT))
+        return cv2.remap(self.pixels, self.columns + self.sway * gust * 1.7, self.rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
     def burn(self, picture, t):
         fx, fy = self.foot
         strength = float(smoothstep(BURNS[0], BURNS[0] + 7, np.float32(t)) * (1 - smoothstep(BURNS[1] - 5, BURNS[1], np.float32(t))))
         flicker = 0.85 + 0.15 * float(self.wind(np.float32(t * 5), np.float32(3)))
-        before = self.before_fire[..., None]
+        # All that flames light, and all trees that stand before them, lie in this part.
+        about = (slice(int(fy) - 320, min(int(fy) + 200, HEIGHT)), slice(max(int(fx) - 460, 0), int(fx) + 480))
+        before = self.before_fire[about][..., None]
         if strength > 0.02:
-            # The fire lights the trees and the ground about it.
-            y, x = np.mgrid[0:HEIGHT, 0:WIDTH].astype(np.float32)
-            glow = np.exp(-(((x - fx - 20) / 210) ** 2 + ((y - fy + 30) / 110) ** 2)) * strength * flicker
-            window = (slice(int(fy) - 320, int(fy) + 200), slice(max(int(fx) - 460, 0), int(fx) + 480))
-            picture[window] = finished(picture[window] * (1 + 0.55 * glow[window][..., None] * (1.0, 0.45, 0.1)) + glow[window][..., None] * (52, 22, 3))
-        clean = picture.copy()
+            x, y = self.columns[about], self.rows[about]
+            glow = (np.exp(-(((x - fx - 20) / 210) ** 2 + ((y - fy + 30) / 110) ** 2)) * strength * flicker)[..., None]
+            picture[about] = finished(picture[about] * (1 + 0.55 * glow * (1.0, 0.45, 0.1)) + glow * (52, 22, 3))
+        clean = picture[about].copy()
         fade = float(smoothstep(SMOKES[0], SMOKES[0] + 5, np.float32(t)) * (1 - smoothstep(SMOKES[1] - 9, SMOKES[1], np.float32(t))))
         wide, high = 980, 640
         for root, shift, plume in self.plumes:
             rgba, _ = plume.at(t - SMOKES[0])
             rgba = cv2.resize(rgba, (wide, high), interpolation=cv2.INTER_CUBIC)
+            rgba[-70:, :, 3] = rgba[-70:, :, 3] * np.linspace(1, 0, 70)[:, None]  # it leaves the undergrowth, not a line
             if strength > 0.02:
                 lower = smoothstep(0.70, 1.0, np.linspace(0, 1, high, dtype=np.float32))[:, None, None] * 0.6 * strength * flicker
                 rgba[..., :3] = finished(rgba[..., :3] * (1 - lower) + np.float32([250, 140, 62]) * lower)
-            paste(picture, rgba, None, int(fx + shift - root * wide), int(fy - high - 4), 0.92 * fade)
-        near = before * 0.55
-        picture[:] = finished(picture * (1 - near) + clean * near)
+            paste(picture, rgba, None, int(fx + shift - root * wide), int(fy - high + 26), 0.92 * fade)
+        picture[about] = finished(picture[about] + (clean - picture[about].astype(np.float32)) * before * 0.55)
         for down, along, later, flame in self.flames:
             size = float(smoothstep(BURNS[0] + later - 1, BURNS[0] + later + 5, np.float32(t)) * (1 - smoothstep(BURNS[1] - 6, BURNS[1] - later * 0.2, np.float32(t))))
             if size < 0.12:
@@ -161,5 +162,4 @@ class Place:
             rgba, _ = flame.at(t + 5 * later)
             rgba = cv2.resize(rgba, None, fx=0.4 + 0.6 * size, fy=0.25 + 0.75 * size, interpolation=cv2.INTER_AREA)
             paste(picture, rgba, None, int(fx + along - rgba.shape[1] / 2), int(fy + down - rgba.shape[0]), min(1.0, size * 2))
-        near = before * 0.8
-        picture[:] = finished(picture * (1 - near) + clean * near)
+        picture[about] = finished(picture[about] + (clean - picture[about].astype(np.float32)) * before * 0.8)

@@ -7,7 +7,7 @@ from actors import Grove, Person, shaded
 from effects import Noise, smoothstep
 from space import HEIGHT, WIDTH, Camera, Land, Mesh, Patch, drifted, finished, lerp, sky, small, tint
 
-RATE, SECONDS, KEY_EVERY = 20, 36, 40
+RATE, SECONDS, KEY_EVERY = 15, 36, 30
 TITLE, START, QUALITY = "SCHOOL GATE 1", 7 * 3600 + 21 * 60 + 5, 26
 SUN = (0.52, -0.62, 0.55)
 HAZE = (206, 214, 222)

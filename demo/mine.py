@@ -6,7 +6,7 @@ from actors import Grove, dumper, excavator, shaded
 from effects import Noise, smoothstep
 from space import HEIGHT, WIDTH, Camera, Land, Mesh, drifted, finished, lerp, sky, small
 
-RATE, SECONDS, KEY_EVERY = 20, 36, 40
+RATE, SECONDS, KEY_EVERY = 15, 36, 30
 TITLE, START, QUALITY = "CLOSED MINE 1", 16 * 3600 + 48 * 60 + 20, 26
 SUN = (-0.70, -0.18, 0.50)
 HAZE = (210, 206, 200)

@@ -35,7 +35,7 @@ def encoder(path, rate, key_every, quality):
     """ffmpeg reading RGB pictures. No B-pictures and closed, even groups, as cameras send."""
     return subprocess.Popen(
         ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}", "-r", str(rate), "-i", "-",
-         "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-c:v", "libx264", "-profile:v", "high", "-preset", "slow",
+         "-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-c:v", "libx264", "-profile:v", "high", "-preset", "medium",
          "-crf", str(quality), "-bf", "0", "-g", str(key_every), "-keyint_min", str(key_every), "-sc_threshold", "0",
          "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv", "-threads", "2",
          "-movflags", "+faststart", "-map_metadata", "-1", "-fflags", "+bitexact", str(path)],

@@ -7,7 +7,7 @@ from actors import Grove, bus, car, coal_truck, shaded
 from effects import Noise, smoothstep
 from space import HEIGHT, WIDTH, Camera, Land, Patch, drifted, finished, lerp, sky, small
 
-RATE, SECONDS, KEY_EVERY = 20, 32, 40
+RATE, SECONDS, KEY_EVERY = 15, 32, 30
 TITLE, START, QUALITY = "TRUNK ROAD 1", 10 * 3600 + 7 * 60 + 42, 26
 SUN = (-0.62, 0.28, 0.55)
 HAZE = (200, 206, 212)

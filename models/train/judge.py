@@ -2,6 +2,7 @@
 
     judge.py held  MODEL.onnx --data DIR       pictures of the held-out scenes
     judge.py clips MODEL.onnx --footage DIR    fire and smoke scores per clip
+    judge.py rules MODEL.onnx --footage DIR    whether a scene's rules raise an alert on each clip
     judge.py kept  MODEL.onnx --footage DIR --weights yolox_nano_416.onnx
                                                people and vehicles against YOLOX-nano
 
@@ -11,6 +12,7 @@ looks answers to. Needs onnxruntime; judges what is shipped, not a checkpoint.
 """
 
 import argparse
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -124,6 +126,31 @@ def judge_clips(args):
             print(f"    fire >= {threshold}: {len(reached)} of {len(placed)} pictures, best box over the fire in {sum(reached)}")
 
 
+def raises(scores, rule):
+    """Whether the best score of each look, in order, raises the rule's alert."""
+    needed, of = rule["confirm"]
+    hits = np.concatenate([np.zeros(of - 1), np.asarray(scores) >= rule["threshold"]])
+    return bool((np.convolve(hits, np.ones(of), "valid") >= needed).any())
+
+
+def judge_rules(args):
+    """Each clip looked at every 2, 1 and 0.2 s, from every first picture; a time lapse picture by picture."""
+    detector = Detector(args.model)
+    rules = {c: tomllib.loads(args.scene.read_text())["rules"][LABELS[c]] for c in (FIRE, SMOKE)}
+    print(f"{'clip':44}" + "".join(f"  {LABELS[c]} {rule['threshold']} {rule['confirm']}".ljust(44) for c, rule in rules.items()))
+    for path in sorted(args.footage.glob("*.mp4")):
+        lapse = path.name.startswith("hpwren")
+        rate = cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS)
+        every = 1 if lapse else max(1, round(rate / 5))
+        best = np.array([detector(picture)[0][:, [FIRE, SMOKE]].max(0) for _, picture in pictures(path, every)])
+        line = f"{path.name:44}"
+        for column, rule in enumerate(rules.values()):
+            for step in (1,) if lapse else (round(2 * rate / every), round(rate / every), 1):
+                alerts = sum(raises(best[first::step, column], rule) for first in range(step))
+                line += f"  {alerts} of {step} every {step * every / rate:.1f} s"
+        print(line, flush=True)
+
+
 def judge_held(args):
     """Recall and false pictures on held-out scenes; rates of a few scenes, not of the world."""
     detector = Detector(args.model)
@@ -181,17 +208,18 @@ def judge_kept(args):
 def main():
     here = Path(__file__).parent
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["held", "clips", "kept"])
+    parser.add_argument("what", choices=["held", "clips", "rules", "kept"])
     parser.add_argument("model", type=Path)
     parser.add_argument("--data", type=Path, default=here / "../../../shared/training")
     parser.add_argument("--footage", type=Path, default=here / "../../../shared/footage")
     parser.add_argument("--weights", type=Path, default=here / "../../../shared/models/yolox_nano_416.onnx")
+    parser.add_argument("--scene", type=Path, default=here / "../../config/scenes/forest-fire.toml", help="whose rules to judge")
     parser.add_argument("--rate", type=float, default=5.0, help="pictures a second taken from real-rate clips")
     parser.add_argument("--drawn", type=int, default=300, help="drawn pictures of each kind, on held-out places")
     parser.add_argument("--least", type=float, default=0.4, help="score from which a person or vehicle counts")
     parser.add_argument("--seed", type=int, default=77)
     args = parser.parse_args()
-    {"held": judge_held, "clips": judge_clips, "kept": judge_kept}[args.what](args)
+    {"held": judge_held, "clips": judge_clips, "rules": judge_rules, "kept": judge_kept}[args.what](args)
 
 
 if __name__ == "__main__":
