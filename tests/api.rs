@@ -369,6 +369,9 @@ async fn health_and_metrics_tell_each_what_they_may_know() {
     assert_eq!(server.json("/healthz", None).await["status"], "degraded");
     let detail = server.json("/healthz", Some(&operator)).await;
     assert_eq!(detail["states"]["record/ring"]["message"], "holds 3 hours");
+    // A camera that is down is no reason to restart the box.
+    server.state.health.set("camera/gate-1", Severity::Failed, "refuses the connection");
+    assert_eq!(server.json("/healthz", None).await["status"], "degraded");
     server.state.health.set("record/ring", Severity::Failed, "the disk is gone");
     let failed = server.get("/healthz", None).await;
     assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
