@@ -101,6 +101,11 @@ impl Analysis {
         matches!(tokio::time::timeout(deadline, answered).await, Ok(Ok(true)))
     }
 
+    /// False once stopped, or should the task have failed.
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
     fn tell(&self, command: Command) {
         // Fails only once the task has been stopped, when there is nothing to tell it any more.
         let _ = self.commands.send(command);

@@ -73,6 +73,16 @@ impl Health {
         self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(subject);
     }
 
+    /// Forgets what is said of a camera that is no longer configured; its counters stay, as counters do.
+    pub fn forget_camera(&self, id: &str) {
+        let label = CameraLabel::new(id);
+        self.metrics.camera_up.remove(&label);
+        self.metrics.camera_clock_error_seconds.remove(&label);
+        for subject in ["camera", "vision"] {
+            self.remove(&format!("{subject}/{id}"));
+        }
+    }
+
     pub fn snapshot(&self) -> BTreeMap<String, State> {
         self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
