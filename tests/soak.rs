@@ -127,7 +127,7 @@ async fn a_daemon_killed_again_and_again_loses_two_seconds_each_time() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes; make soak"]
 async fn a_worker_killed_again_and_again_costs_no_picture() {
-    let camera = Camera::start(&[Mount::clip("forest", &rendered("forest-1.mp4"))]);
+    let camera = Camera::start(&[Mount::clip("forest", &rendered("road-1.mp4"))]);
     let config = format!("{}scene = \"forest-fire\"\n", sections(&camera, &["forest"], "forest"));
     let mut daemon = Daemon::start(&config).await;
     let label = label("forest");
