@@ -28,7 +28,7 @@ bench:           ## cost of each part beside a limit measured in the same run; w
 
 soak:            ## many kills, restarts and hostile cameras; minutes
 	@packaging/setup.sh test
-	LIUTA_SOAK=1 cargo test --release --locked -- --ignored --test-threads=1
+	cargo test --release --locked -- --ignored --test-threads=1
 
 fuzz:            ## hostile bytes for every parser, FUZZ_SECONDS (60) each; see fuzz/README.md
 	@packaging/setup.sh fuzz
