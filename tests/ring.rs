@@ -361,6 +361,87 @@ fn torn_files_are_cut_to_their_whole_parts() {
     drop(recorder);
 }
 
+/// Ten seconds whose pictures' last NAL units end in so many zeros.
+fn padded(start: Timestamp, zeros: usize) -> Vec<Arc<Part>> {
+    let mut packager = Packager::new(1, 0, None);
+    let mut parts = Vec::new();
+    for unit in clip("320x240").iter() {
+        let (mut data, mut last, mut at) = (unit.data.to_vec(), 0, 0);
+        while at < data.len() {
+            last = at;
+            at += 4 + u32::from_be_bytes(data[at..at + 4].try_into().unwrap()) as usize;
+        }
+        let length = (data.len() - last - 4 + zeros) as u32;
+        data[last..last + 4].copy_from_slice(&length.to_be_bytes());
+        data.resize(data.len() + zeros, 0);
+        let offset = time::to_90k(start);
+        let unit = AccessUnit {
+            run: 1,
+            pts_90k: unit.pts_90k + offset,
+            dts_90k: unit.dts_90k + offset,
+            data: data.into(),
+            ..unit.clone()
+        };
+        parts.extend(packager.push(&Sample::Video(Arc::new(unit))).map(Arc::new));
+    }
+    parts.extend(packager.finish().map(Arc::new));
+    parts
+}
+
+#[test]
+fn pictures_that_end_in_zeros_are_recovered_and_what_may_be_footage_is_never_removed() {
+    for (zeros, whole) in [(8, true), (600, false)] {
+        let (data, crashed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let ring = open(data.path());
+        let recorder = ring.recorder(&camera("gate"), Feed::Main);
+        let start = minute(ago(120));
+        push(&recorder, &padded(start, zeros));
+        until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 10.0)));
+        copy(data.path(), crashed.path());
+        let ring = open(crashed.path());
+        let found = files(crashed.path());
+        assert_eq!(found.len(), 1);
+        if whole {
+            let Stretch::Recorded { end, .. } = list(&ring, "gate")[0] else { panic!("nothing is recorded") };
+            assert!((end.duration_since(later(start, 10.0)).as_secs_f64()).abs() < 0.13, "{end}");
+        } else {
+            assert_eq!(list(&ring, "gate"), []);
+            assert!(found[0].to_str().unwrap().ends_with(".mp4.damaged"), "{found:?}");
+        }
+        close(&ring);
+        drop(recorder);
+    }
+}
+
+#[test]
+fn a_gap_ends_where_recording_begins_and_a_restarted_camera_was_not_off() {
+    let data = tempfile::tempdir().unwrap();
+    let ring = open(data.path());
+    let all = || ring.list("gate", ago(3600)..later(Timestamp::now(), 3600.0)).unwrap();
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    // The first part comes long after its first picture, when the running gap has been looked at again.
+    std::thread::sleep(Duration::from_millis(3000));
+    let start = ago(0);
+    std::thread::sleep(Duration::from_millis(3500));
+    push(&recorder, &parts("320x240", 1, start, 1));
+    until("recorded", || all().contains(&recorded(start, 10.0)));
+    let told = all();
+    assert!(
+        matches!(told[0], Stretch::Gap { cause: GapCause::Camera, end, .. } if end == start),
+        "{told:?} {start}"
+    );
+    // As a reload does it.
+    recorder.end(GapCause::Daemon);
+    drop(recorder);
+    let recorder = ring.recorder(&camera("gate"), Feed::Main);
+    let again = later(start, 15.0);
+    push(&recorder, &parts("320x240", 2, again, 1));
+    until("recorded again", || all().contains(&recorded(again, 10.0)));
+    let between = Stretch::Gap { start: later(start, 10.0), end: again, cause: GapCause::Camera };
+    assert_eq!(all()[1..], [recorded(start, 10.0), between, recorded(again, 10.0)]);
+    drop(recorder);
+}
+
 #[test]
 fn a_lost_file_is_a_gap_and_a_lost_or_damaged_index_is_rebuilt() {
     let data = tempfile::tempdir().unwrap();

@@ -11,11 +11,9 @@ use tokio::sync::Semaphore;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
-use crate::record::Stretch;
+use crate::record::{MAX_EXPORT, Stretch};
 use crate::relay::hls;
 
-/// The longest range that one export gives.
-const MAX_EXPORT: f64 = 24.0 * 3600.0;
 /// How far back `/list` reaches where the request says nothing: more than any ring holds.
 const LIST_BACK: SignedDuration = SignedDuration::from_hours(24 * 400);
 /// An export that has not given its first bytes by then will give none.
@@ -97,7 +95,7 @@ pub async fn list(asked: Asked) -> Answer {
     let stretches = asked.ask(move |state| state.ring.list(&asked_for, start..end)).await?;
     let public = asked.state.config.load().site.public_url.clone();
     let seconds = |start: Timestamp, end: Timestamp| end.duration_since(start).as_secs_f64();
-    let told = stretches.into_iter().map(|stretch| match stretch {
+    let told = stretches.into_iter().flat_map(pieces).map(|stretch| match stretch {
         Stretch::Recorded { start, end } => {
             let duration = seconds(start, end);
             let mut url = public.clone();
@@ -115,14 +113,28 @@ pub async fn list(asked: Asked) -> Answer {
     Ok(axum::Json(told.collect::<Vec<_>>()).into_response())
 }
 
+/// A recording longer than one export gives is told in pieces, so that every item's address answers.
+fn pieces(stretch: Stretch) -> Vec<Stretch> {
+    let Stretch::Recorded { mut start, end } = stretch else { return vec![stretch] };
+    let mut told = Vec::new();
+    while start < end {
+        let until = start.checked_add(MAX_EXPORT).map_or(end, |until| until.min(end));
+        told.push(Stretch::Recorded { start, end: until });
+        start = until;
+    }
+    told
+}
+
 /// `/get?path=CAMERA&start=…&duration=SECONDS`
 pub async fn get(asked: Asked) -> Answer {
     let camera = known_camera(&asked)?;
     let start = asked.time("start")?.ok_or_else(|| Problem::bad_request("start: is missing"))?;
     let duration = asked.query("duration").ok_or_else(|| Problem::bad_request("duration: is missing"))?;
     let seconds = duration.strip_suffix('s').unwrap_or(duration).parse::<f64>().ok();
-    let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= MAX_EXPORT) else {
-        let detail = format!("duration: seconds were expected, more than 0 and at most {MAX_EXPORT}");
+    let Some(seconds) = seconds.filter(|seconds| *seconds > 0.0 && *seconds <= MAX_EXPORT.as_secs_f64())
+    else {
+        let most = MAX_EXPORT.as_secs();
+        let detail = format!("duration: seconds were expected, more than 0 and at most {most}");
         return Err(Problem::bad_request(detail));
     };
     let end = start.checked_add(SignedDuration::from_secs_f64(seconds));
@@ -176,4 +188,26 @@ fn no_stream(path: &str) -> Problem {
 
 pub(super) fn typed(content_type: &'static str, body: impl Into<Body>) -> Response {
     (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], body.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_recordings_are_told_in_pieces_that_one_export_gives() {
+        let start: Timestamp = "2026-05-01T08:00:00.25Z".parse().unwrap();
+        let told = |seconds: i64| {
+            let end = start + SignedDuration::from_secs(seconds);
+            let lengths = pieces(Stretch::Recorded { start, end }).into_iter().map(|piece| match piece {
+                Stretch::Recorded { start, end } => end.duration_since(start).as_secs(),
+                Stretch::Gap { .. } => panic!("a recording is no gap"),
+            });
+            lengths.collect::<Vec<_>>()
+        };
+        let most = MAX_EXPORT.as_secs() as i64;
+        assert_eq!(told(86_465), [86_465], "a day and its minute are one export");
+        assert_eq!(told(most), [most]);
+        assert_eq!(told(2 * most + 7), [most, most, 7]);
+    }
 }

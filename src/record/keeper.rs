@@ -15,20 +15,25 @@ use crate::media::{VIDEO_CLOCK, time};
 
 const RETENTION_EVERY: Duration = Duration::from_secs(5);
 
-/// Room is made for what comes in so many seconds.
-const AHEAD: u64 = 30;
+/// Room is made for what comes in so many seconds: longer than [`SETTLES`] and a round.
+const AHEAD: u64 = 45;
 
 /// With less than this left and nothing unpinned to remove, evidence older than the ring's own age goes.
 const LAST_RESERVE: u64 = 64 << 20;
+
+/// Space that was freed may show so late (btrfs and ZFS free at their next commit, and a file that is being exported goes
+/// with its last reader): meanwhile free space says nothing.
+const SETTLES: Duration = Duration::from_secs(30);
 
 /// Segments removed in one transaction.
 const BATCH: u32 = 64;
 
 pub(super) fn run(shared: &Shared) {
-    let mut keeper = Keeper { shared, retained: None, limited: None };
+    let mut keeper = Keeper::new(shared);
     loop {
         // Asked first: what the writer sealed before it ended is then seen below.
         let last = shared.writer_ended.load(Ordering::Acquire);
+        *shared.kept() = Instant::now();
         keeper.sync();
         shared.alarms.tick();
         if last {
@@ -37,7 +42,8 @@ pub(super) fn run(shared: &Shared) {
         let due = keeper.retained.is_none_or(|(at, _)| at.elapsed() >= RETENTION_EVERY);
         let pressed = shared.pressed.swap(false, Ordering::Relaxed);
         if due || pressed {
-            let kept = keeper.retain(pressed);
+            let free = free_bytes(&shared.recordings);
+            let kept = keeper.retain(pressed, free);
             shared.alarms.index(kept.as_ref().err());
         }
         shared.wait(shared.settings().sync);
@@ -50,13 +56,22 @@ struct Keeper<'a> {
     retained: Option<(Instant, u64)>,
     /// When a limit, not age, last removed footage.
     limited: Option<Instant>,
+    /// When footage was last removed because the volume was short of space.
+    freed: Option<Instant>,
+    /// Bytes that could not be made free then.
+    unmet: u64,
 }
 
 impl Keeper<'_> {
+    fn new(shared: &Shared) -> Keeper<'_> {
+        Keeper { shared, retained: None, limited: None, freed: None, unmet: 0 }
+    }
+
     fn sync(&mut self) {
         let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.shared.sealing());
         let open: Vec<Arc<Segment>> = self.shared.open().values().cloned().collect();
         for segment in open {
+            *self.shared.kept() = Instant::now();
             if let Err(error) = segment.sync() {
                 let path = self.shared.recordings.join(segment.row().path);
                 self.shared.alarms.disk(Some(format!(
@@ -66,6 +81,7 @@ impl Keeper<'_> {
             }
         }
         for segment in sealing {
+            *self.shared.kept() = Instant::now();
             if let Err(error) = segment.sync() {
                 tracing::error!("{}: {error}", segment.row().path);
             }
@@ -81,14 +97,16 @@ impl Keeper<'_> {
         }
     }
 
-    /// `pressed`: the volume has refused a write, so that room is made whatever `record.min_free` says.
-    fn retain(&mut self, pressed: bool) -> rusqlite::Result<()> {
+    /// `pressed`: the volume has refused a write, so that room is made whatever `record.min_free` says. `free`: bytes on
+    /// the volume, asked once; what this pass removes is added.
+    fn retain(&mut self, pressed: bool, free: Option<u64>) -> rusqlite::Result<()> {
         let (shared, settings) = (self.shared, self.shared.settings());
         let now = time::to_90k(Timestamp::now());
         let before = |age: Duration| now - (age.as_secs_f64() * VIDEO_CLOCK as f64) as i64;
         let ring_end = before(settings.retention);
         let evidence_end = before(settings.evidence_retention);
-        shared.index.forget(evidence_end, ring_end.min(evidence_end))?;
+        // On a full volume the index may refuse until room is made, which must not wait for it.
+        let forgotten = shared.index.forget(evidence_end, ring_end.min(evidence_end));
 
         let written = shared.written.load(Ordering::Relaxed);
         let ahead = match self.retained.replace((Instant::now(), written)) {
@@ -98,9 +116,11 @@ impl Keeper<'_> {
         let mut total = shared.index.total_bytes()?;
         total += shared.open().values().map(|segment| segment.row().bytes).sum::<u64>();
         let min_free = if pressed { settings.min_free.max(LAST_RESERVE) } else { settings.min_free };
-        let mut evidence_sacrificed = false;
+        let settling = !pressed && self.freed.is_some_and(|at| at.elapsed() < SETTLES);
+        let (mut removed, mut evidence_sacrificed) = (0, false);
         loop {
-            let free = free_bytes(&shared.recordings);
+            *shared.kept() = Instant::now();
+            let free = free.filter(|_| !settling).map(|free| free + removed);
             let over = settings.max_size.map_or(0, |max| (total + ahead).saturating_sub(max));
             let short = free.map_or(0, |free| (min_free + ahead).saturating_sub(free));
             let need = over.max(short);
@@ -124,23 +144,33 @@ impl Keeper<'_> {
                 evidence_sacrificed |= !doomed.is_empty();
             }
             if doomed.is_empty() {
-                self.tell(need, evidence_sacrificed, ring_end, now)?;
+                self.unmet = if settling { need.max(self.unmet) } else { need };
+                self.tell(self.unmet, evidence_sacrificed, ring_end, now)?;
                 break;
             }
-            total = total.saturating_sub(doomed.iter().map(|row| row.bytes).sum());
-            self.remove(&doomed)?;
+            if short > 0 {
+                self.freed = Some(Instant::now());
+            }
+            let bytes: u64 = doomed.iter().map(|row| row.bytes).sum();
+            (total, removed) = (total.saturating_sub(bytes), removed + bytes);
+            self.remove(&doomed, pressed || short > 0)?;
         }
         if let Some(free) = free_bytes(&shared.recordings) {
             let volume = Volume::new(shared.recordings.display().to_string());
             shared.health.metrics.ring_free_bytes.get_or_create(&volume).set(free as f64);
         }
-        Ok(())
+        forgotten
     }
 
     /// Rows first: a crash in between leaves a file that the next start indexes and retention removes again, but never
-    /// a row that promises footage.
-    fn remove(&self, doomed: &[Row]) -> rusqlite::Result<()> {
-        self.shared.index.remove(doomed.iter().map(|row| &*row.path))?;
+    /// a row that promises footage. Where space is `short` files go even if the index refuses, as it may for that very
+    /// reason: what rows promise too much then is put right here once there is room, or by the next start.
+    fn remove(&self, doomed: &[Row], short: bool) -> rusqlite::Result<()> {
+        let remove_rows = || self.shared.index.remove(doomed.iter().map(|row| &*row.path));
+        let refused = match remove_rows() {
+            Err(error) if !short => return Err(error),
+            removed => removed.is_err(),
+        };
         for row in doomed {
             let path = self.shared.recordings.join(&row.path);
             if let Err(error) = std::fs::remove_file(&path)
@@ -152,7 +182,7 @@ impl Keeper<'_> {
             let folders = path.ancestors().skip(1).take(2);
             folders.take_while(|folder| std::fs::remove_dir(folder).is_ok()).for_each(drop);
         }
-        Ok(())
+        if refused { remove_rows() } else { Ok(()) }
     }
 
     fn tell(&mut self, need: u64, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
@@ -243,4 +273,93 @@ fn used(data: &Path) -> Result<u64, RecordError> {
     let db = rusqlite::Connection::open_with_flags(data.join("index.db"), flags)?;
     let total: i64 = db.query_row("SELECT COALESCE(SUM(bytes), 0) FROM segments", [], |row| row.get(0))?;
     Ok(total.max(0) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Health;
+    use crate::record::{KEEPER_HUNG, Ring};
+
+    const SIZE: u64 = 100 << 20;
+
+    /// A ring with sealed segments that say they are 100 MB each.
+    fn ring(data: &Path, segments: i64) -> Arc<Ring> {
+        let settings = crate::config::Record {
+            retention: Duration::from_secs(86_400),
+            max_size: None,
+            min_free: 0,
+            sync: Duration::from_secs(1),
+            evidence_retention: Duration::from_secs(86_400),
+        };
+        let ring = Ring::open(data, settings, Health::default()).unwrap();
+        let now = time::to_90k(Timestamp::now());
+        std::fs::create_dir_all(data.join("recordings/gate/today")).unwrap();
+        for at in 0..segments {
+            let path = format!("gate/today/{at}.mp4");
+            std::fs::write(data.join("recordings").join(&path), "footage").unwrap();
+            let start_90k = now + (at - segments) * 60 * VIDEO_CLOCK;
+            let row = Row {
+                path,
+                camera: "gate".into(),
+                stream: "main".into(),
+                start_90k,
+                end_90k: start_90k + 60 * VIDEO_CLOCK,
+                bytes: SIZE,
+                sealed: true,
+            };
+            ring.shared.index.put(&row).unwrap();
+        }
+        ring
+    }
+
+    fn left(ring: &Ring) -> (usize, usize) {
+        let files = std::fs::read_dir(ring.shared.recordings.join("gate/today")).unwrap().count();
+        (files, ring.shared.index.all().unwrap().len())
+    }
+
+    #[test]
+    fn space_that_shows_late_costs_no_more_than_was_needed() {
+        let data = tempfile::tempdir().unwrap();
+        let ring = ring(data.path(), 10);
+        let mut keeper = Keeper::new(&ring.shared);
+        // Free space never grows, as on a file system that frees later.
+        keeper.retain(true, Some(0)).unwrap();
+        assert_eq!(left(&ring), (9, 9), "one is more than the reserve");
+        let mut settings = crate::config::Record::clone(&ring.shared.settings());
+        settings.min_free = 1;
+        ring.reconfigure(settings);
+        keeper.retain(false, Some(0)).unwrap();
+        assert_eq!(left(&ring), (9, 9), "what was removed has had no time to show");
+        keeper.retain(true, Some(0)).unwrap();
+        assert_eq!(left(&ring), (8, 8), "a refused write does not wait");
+    }
+
+    #[test]
+    fn files_go_from_a_full_volume_though_the_index_refuses() {
+        let data = tempfile::tempdir().unwrap();
+        let ring = ring(data.path(), 3);
+        let db = rusqlite::Connection::open(data.path().join("index.db")).unwrap();
+        db.execute_batch(
+            "CREATE TRIGGER full BEFORE DELETE ON segments BEGIN SELECT RAISE(ABORT, 'full'); END",
+        )
+        .unwrap();
+        let mut keeper = Keeper::new(&ring.shared);
+        assert!(keeper.retain(true, Some(0)).is_err());
+        assert_eq!(left(&ring), (2, 3));
+        db.execute_batch("DROP TRIGGER full").unwrap();
+        keeper.retain(true, Some(0)).unwrap();
+        assert_eq!(left(&ring), (2, 2), "the row went with its file");
+    }
+
+    #[test]
+    fn a_keeper_that_hangs_is_noticed() {
+        let data = tempfile::tempdir().unwrap();
+        let ring = ring(data.path(), 0);
+        assert!(ring.is_responsive());
+        assert!(ring.close(Duration::from_secs(60)));
+        let Some(long_ago) = Instant::now().checked_sub(2 * KEEPER_HUNG) else { return };
+        *ring.shared.kept() = long_ago;
+        assert!(!ring.is_responsive());
+    }
 }

@@ -58,11 +58,15 @@ pub const MAX_EXPORT: Duration = Duration::from_secs(3 * 86_400);
 /// Exports at once; each holds a thread and about 2 MB.
 pub const MAX_EXPORTS: usize = 32;
 
-/// Stretches with less than this between them are told as one.
+/// Stretches with less than this between them are told as one: also over a restart of the daemon that took no longer,
+/// which leaves no gap.
 const JOIN_90K: i64 = VIDEO_CLOCK / 2;
 
 /// A writer that is so long at one write hangs; slow disks take seconds.
 const HUNG: Duration = Duration::from_secs(60);
+
+/// A keeper that is so long at one sync hangs; a disk at its limit takes many seconds for one.
+const KEEPER_HUNG: Duration = Duration::from_secs(120);
 
 /// The ring of one volume: a writer thread, the index, and readers.
 pub struct Ring {
@@ -177,6 +181,8 @@ struct Shared {
     /// The volume is full: room is needed now.
     pressed: AtomicBool,
     exports: AtomicUsize,
+    /// When the keeper last got something done.
+    kept: Mutex<Instant>,
     writer_ended: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -205,6 +211,10 @@ impl Shared {
 
     fn settings(&self) -> Arc<config::Record> {
         self.settings.load_full()
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Instant> {
+        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -258,6 +268,7 @@ impl Ring {
             written: AtomicU64::new(0),
             pressed: AtomicBool::new(false),
             exports: AtomicUsize::new(0),
+            kept: Mutex::new(Instant::now()),
             writer_ended: AtomicBool::new(false),
             state: Mutex::new(State::Running),
             changed: Condvar::new(),
@@ -372,9 +383,10 @@ impl Ring {
         Ok(self.shared.index.pin(alert, camera, range.start, range.end)?)
     }
 
-    /// Whether the writer makes progress: a disk that hangs for longer than this is not waited for in silence.
+    /// Whether writer and keeper make progress: a disk that hangs for longer than this is not waited for in silence.
     pub fn is_responsive(&self) -> bool {
-        self.shared.queue.busy_for() < HUNG
+        let patience = KEEPER_HUNG + self.shared.settings().sync;
+        self.shared.queue.busy_for() < HUNG && self.shared.kept().elapsed() < patience
     }
 
     /// Finishes and syncs every segment, and ends the writer thread. False when that took longer than `deadline`.

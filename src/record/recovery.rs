@@ -1,7 +1,8 @@
 //! What a start does: the index and the files are made to agree.
 //!
 //! A sealed row vouches for its file: only its name is looked for. Every other file is read part by part, cut behind
-//! its last whole part, synced and sealed. A row without a file becomes a gap.
+//! its last whole part, synced and sealed. A row without a file becomes a gap. Nothing that may be somebody's footage is
+//! removed: what cannot be played is set aside under another name.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,13 +17,16 @@ use crate::media::cmaf::read::{Fragment, Head};
 /// A head is far shorter.
 const HEAD: usize = 64 << 10;
 
+/// So many zeros are blocks that were never written; cameras may pad a NAL unit with a few.
+const ZEROS: usize = 512;
+
 /// The packager ends a part at 16 MiB and the picture that passes it.
 const MAX_PICTURES: u64 = 128 << 20;
 
 pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordError> {
     let mut known: HashMap<String, Row> =
         index.all()?.into_iter().map(|row| (row.path.clone(), row)).collect();
-    let mut found = Vec::new();
+    let mut inspected = 0;
     for camera in folders(recordings)? {
         let days = folders(&recordings.join(&camera))
             .unwrap_or_else(|error| unreadable(&error, &mut known, &camera));
@@ -30,23 +34,31 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
             let folder = format!("{camera}/{day}");
             let names = entries(&recordings.join(&folder));
             let names = names.unwrap_or_else(|error| unreadable(&error, &mut known, &folder));
+            let (mut found, before) = (Vec::new(), inspected);
             for name in names.into_iter().filter(|name| name.ends_with(".mp4")) {
                 let path = format!("{folder}/{name}");
                 match known.remove(&path) {
                     Some(row) if row.sealed => {}
-                    row => match inspect(recordings, &path, row.is_some()) {
-                        Some(row) => found.push(row),
-                        // Its row goes like that of any file that is not there.
-                        None if !recordings.join(&path).exists() => {
-                            known.extend(row.map(|row| (path, row)));
+                    row => {
+                        inspected += 1;
+                        match inspect(recordings, &path, row.is_some()) {
+                            Some(row) => found.push(row),
+                            // Its row goes like that of any file that is not there.
+                            None if !recordings.join(&path).exists() => {
+                                known.extend(row.map(|row| (path, row)));
+                            }
+                            None => {}
                         }
-                        None => {}
-                    },
+                    }
                 }
+            }
+            // By the day, so that a start that is cut off is not for nothing.
+            index.put_all(&found)?;
+            if inspected > before {
+                tracing::info!("{folder}: recovered; {inspected} files inspected so far");
             }
         }
     }
-    index.put_all(&found)?;
     for row in known.values() {
         tracing::warn!("{}: the file is gone", row.path);
         // Of an unsealed one nothing is known; what is missing then is the daemon's gap.
@@ -66,7 +78,7 @@ fn unreadable(error: &RecordError, known: &mut HashMap<String, Row>, folder: &st
     Vec::new()
 }
 
-/// Cuts a torn file to its whole parts and describes it. One without any is removed when it is `ours`.
+/// Cuts a torn file to its whole parts and describes it. One without any is set aside when it is `ours`.
 fn inspect(recordings: &Path, path: &str, ours: bool) -> Option<Row> {
     let full = recordings.join(path);
     let result = File::options().read(true).write(true).open(&full).and_then(|file| {
@@ -77,9 +89,13 @@ fn inspect(recordings: &Path, path: &str, ours: bool) -> Option<Row> {
                 file.set_len(row.bytes)?;
             }
             file.sync_all()?;
-        } else if ours || file.metadata()?.len() == 0 || begins_like_ours(&file) {
-            tracing::warn!("{path}: nothing in it can be played; removed");
+        } else if file.metadata()?.len() == 0 {
             std::fs::remove_file(&full)?;
+        } else if ours || begins_like_ours(&file) {
+            std::fs::rename(&full, full.with_extension("mp4.damaged"))?;
+            tracing::warn!(
+                "{path}: nothing in it can be played; set aside as {path}.damaged, yours to delete"
+            );
         } else {
             tracing::warn!("{path}: not written by liuta; left alone");
         }
@@ -119,7 +135,7 @@ fn read(file: &File, path: &str) -> io::Result<Option<Row>> {
 }
 
 /// Whether the part's pictures are NAL units to the end. After power loss a file may have its length but zeros instead
-/// of its last blocks; no NAL unit ends with a zero (ITU-T H.264 and H.265, 7.4.1).
+/// of its last blocks. No NAL unit should end with a zero (ITU-T H.264 and H.265, 7.4.1), but some cameras' do.
 fn is_written(file: &File, at: u64, end: u64) -> io::Result<bool> {
     let Some((_, fragment)) = Parts::new(file, at, end).next()? else { return Ok(false) };
     let mut pictures = vec![0; fragment.video.bytes().min(MAX_PICTURES) as usize];
@@ -134,7 +150,8 @@ fn is_written(file: &File, at: u64, end: u64) -> io::Result<bool> {
             let Some((nal, next)) = nal.split_at_checked(u32::from_be_bytes(*length) as usize) else {
                 return Ok(false);
             };
-            if nal.last().is_none_or(|&byte| byte == 0) {
+            let zeros = nal.iter().rev().take_while(|&&byte| byte == 0).count();
+            if zeros == nal.len() || zeros >= ZEROS {
                 return Ok(false);
             }
             picture = next;

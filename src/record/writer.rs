@@ -31,6 +31,9 @@ const TOLERANCE_90K: i64 = VIDEO_CLOCK / 2;
 /// After the disk refused a stream it is left alone for so long.
 const RETRY: Duration = Duration::from_secs(5);
 
+/// A recorder that is made so soon after the last one ended is a reload's restart of the camera.
+const RESTART_90K: i64 = 30 * VIDEO_CLOCK;
+
 /// How often a running gap's row is lengthened.
 const GAP_ROWS: Duration = Duration::from_secs(10);
 
@@ -154,6 +157,8 @@ struct State {
     /// Running since its start; its end is what metrics have counted.
     gap: Option<Gap>,
     retry: Option<Instant>,
+    /// Up to where it is told, since the recorder was dropped.
+    closed_90k: Option<i64>,
 }
 
 struct Current {
@@ -184,10 +189,9 @@ fn now_90k() -> i64 {
 
 impl Writer<'_> {
     fn take(&mut self, key: Key, message: Message) {
-        let known = self.feeds.contains_key(&key);
         let mut state = self.feeds.remove(&key).unwrap_or_default();
         match message {
-            Message::Opened => self.open(&key, &mut state, known),
+            Message::Opened => self.open(&key, &mut state),
             Message::Part(part) => self.part(&key, &mut state, &part),
             Message::End(cause, at_90k) => {
                 let from = self.seal(&mut state).unwrap_or(at_90k);
@@ -198,29 +202,49 @@ impl Writer<'_> {
                 self.begin_gap(&key, &mut state, GapCause::Overflow, from);
             }
             Message::Closed => {
-                self.seal(&mut state);
-                if let Some(gap) = state.gap.take() {
-                    self.end_gap(&key, gap, now_90k());
-                }
+                let sealed = self.seal(&mut state);
+                let told = match state.gap.take() {
+                    // Which cause it has is known when recording goes on: now or with the next start.
+                    Some(gap) if gap.cause == GapCause::Daemon => {
+                        self.shared.gaps().remove(&key);
+                        gap.start_90k
+                    }
+                    Some(gap) => {
+                        let now = now_90k();
+                        self.end_gap(&key, gap, now);
+                        now
+                    }
+                    None => sealed.unwrap_or_else(now_90k),
+                };
+                state.closed_90k = Some(told);
             }
         }
         self.feeds.insert(key, state);
     }
 
     /// What is missing up to now has a cause of the past; from now on it is the camera that has not come.
-    fn open(&mut self, key: &Key, state: &mut State, known: bool) {
+    fn open(&mut self, key: &Key, state: &mut State) {
         if state.current.is_some() || state.gap.is_some() {
             return;
         }
         let (camera, stream, now) = (&*key.0, stream(key.1), now_90k());
-        let last = self.shared.index.last_end(camera, stream);
-        if let Some(last) = self.indexed(last).flatten() {
-            let before = self.shared.index.last_gap_cause(camera, stream, last);
-            let off = known || self.indexed(before).flatten() == Some(GapCause::Off);
-            let cause = if off { GapCause::Off } else { GapCause::Daemon };
-            self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now);
+        let mut from = now;
+        if let Some(closed) = state.closed_90k.take() {
+            if now - closed < RESTART_90K {
+                from = closed;
+            } else {
+                self.end_gap(key, Gap { start_90k: closed, end_90k: closed, cause: GapCause::Off }, now);
+            }
+        } else {
+            let last = self.shared.index.last_end(camera, stream);
+            if let Some(last) = self.indexed(last).flatten() {
+                let before = self.shared.index.last_gap_cause(camera, stream, last);
+                let off = self.indexed(before).flatten() == Some(GapCause::Off);
+                let cause = if off { GapCause::Off } else { GapCause::Daemon };
+                self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now);
+            }
         }
-        state.gap = Some(Gap { start_90k: now, end_90k: now, cause: GapCause::Camera });
+        state.gap = Some(Gap { start_90k: from, end_90k: from, cause: GapCause::Camera });
     }
 
     fn part(&mut self, key: &Key, state: &mut State, part: &Part) {
@@ -319,8 +343,11 @@ impl Writer<'_> {
 
     fn end_gap(&mut self, key: &Key, mut gap: Gap, end_90k: i64) {
         self.shared.gaps().remove(key);
-        if end_90k - gap.start_90k > TOLERANCE_90K {
+        // A row that a tick has made is put right, however short.
+        if end_90k - gap.start_90k > TOLERANCE_90K || gap.end_90k > gap.start_90k {
             self.lengthen(key, &mut gap, end_90k);
+            // Not where a tick thought it would end: recording begins with a picture, its part comes later.
+            gap.end_90k = end_90k.max(gap.start_90k);
             let put = self.shared.index.put_gap(&key.0, stream(key.1), &gap);
             self.indexed(put);
         }
@@ -345,7 +372,8 @@ impl Writer<'_> {
         if with_rows {
             self.rows = Instant::now();
         }
-        let now = now_90k();
+        // The part of pictures that came since may be in the making.
+        let now = now_90k() - TOLERANCE_90K;
         let mut feeds = std::mem::take(&mut self.feeds);
         for (key, state) in &mut feeds {
             if let Some(gap) = state.gap.as_mut().filter(|gap| now - gap.start_90k > TOLERANCE_90K) {
