@@ -464,7 +464,7 @@ async fn detections_lie_where_the_model_says() {
 async fn a_model_that_does_not_fit_its_manifest_is_refused() {
     let (_folder, manifest) = constant_model(&[], &[1, 3, 96, 64]);
     let report = Worker::spawn().start("software", std::slice::from_ref(&manifest)).await;
-    let Report::Unfit { why } = report else { panic!("{report:?}") };
+    let why = unloaded(report);
     assert!(why.contains("[1, 3, 96, 64]") && why.contains("[1, 3, 64, 64]"), "{why}");
 
     let (folder, manifest) = constant_model(&[], &[1, 3, 64, 64]);
@@ -475,19 +475,31 @@ async fn a_model_that_does_not_fit_its_manifest_is_refused() {
         .write_all(b"x")
         .unwrap();
     let report = Worker::spawn().start("software", std::slice::from_ref(&manifest)).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("sha256")), "{report:?}");
+    assert!(unloaded(report).contains("sha256"));
     std::fs::remove_file(folder.path().join("constant.onnx")).unwrap();
     let report = Worker::spawn().start("software", &[manifest]).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("models pull")), "{report:?}");
+    assert!(unloaded(report).contains("models pull"));
+}
+
+/// Why no model was loaded.
+fn unloaded(report: Report) -> String {
+    let Report::Ready { models, problems } = report else { panic!("{report:?}") };
+    assert!(models.is_empty(), "{models:?}");
+    problems.join("; ")
 }
 
 #[tokio::test]
-async fn a_missing_onnx_runtime_says_what_to_do() {
+async fn without_onnx_runtime_pictures_come_still_and_it_says_what_to_do() {
     let (_folder, manifest) = constant_model(&[], &[1, 3, 64, 64]);
     let profiles = hw::profiles("software", None).unwrap();
     let library = Some(PathBuf::from("/nonexistent/libonnxruntime.so"));
-    let report = Worker::spawn().start_with(profiles, library, &[manifest]).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("make setup")), "{report:?}");
+    let mut worker = Worker::spawn();
+    let why = unloaded(worker.start_with(profiles, library, &[manifest]).await);
+    assert!(why.contains("make setup"), "{why}");
+    let clip = Clip::encode(VideoCodec::H264, &drawn(), [640, 360], &H264_PLAIN);
+    let (report, _) = worker.look(&clip.units[..1], Some("constant"), PictureWanted::Never).await;
+    assert!(matches!(&report, Report::Failed { why, .. } if why.contains("constant")), "{report:?}");
+    assert_eq!(worker.picture(&clip.units[..1]).await.dimensions(), (640, 360));
 }
 
 /// YOLOX-nano where its file lies at hand: people and cars of real clips.

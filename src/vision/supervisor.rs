@@ -53,6 +53,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Models that are missing are looked for again after so long.
 const RESOLVE: Duration = Duration::from_secs(10);
 
+/// A worker that could not load a model is replaced after so long: somebody may have put right what was missing.
+const RELOAD: Duration = Duration::from_secs(60);
+
 /// Why a contract is missed while a worker runs.
 const TOO_MUCH: &str = "the worker is not fast enough for its cameras, or key pictures are too far apart: \
     lengthen look_every, shorten the camera's key frame interval, or use a hardware profile";
@@ -81,7 +84,10 @@ pub(super) struct Supervisor {
     in_flight: VecDeque<InFlight>,
     next_id: u64,
     blame: Blame,
+    /// By stream, `forest-1/sub`.
     decoders: HashMap<String, Decoder>,
+    /// Labels of the models that the worker could not load.
+    unloaded: BTreeSet<Arc<str>>,
     /// Gone cameras whose streams the worker still remembers.
     forget: Vec<String>,
     /// A request taken from the queue before a worker was there.
@@ -95,6 +101,8 @@ struct Run<'p> {
     manifests: Vec<PathBuf>,
     /// It said so.
     ready: bool,
+    /// When models that it could not load are tried again, by a new worker.
+    retry: Option<Instant>,
     /// When it said anything.
     progress: Instant,
     /// When its memory was last asked for.
@@ -133,6 +141,7 @@ impl Supervisor {
             next_id: 0,
             blame: Blame::default(),
             decoders: HashMap::new(),
+            unloaded: BTreeSet::new(),
             forget: Vec::new(),
             early: None,
         }
@@ -227,9 +236,7 @@ impl Supervisor {
             self.cameras.remove(&id);
             self.blame.clear(&id);
             for stream in [id.to_string(), format!("{id}/sub")] {
-                if let Some(decoder) = self.decoders.remove(&stream) {
-                    self.shared.health.metrics.decoder_info.remove(&decoder);
-                }
+                self.forget_decoder(&stream);
                 self.forget.push(stream);
             }
         }
@@ -289,7 +296,7 @@ impl Supervisor {
         }
         let found = self.found.clone();
         let began = Instant::now();
-        let mut run = Run { process, manifests, ready: false, progress: began, weighed: began };
+        let mut run = Run { process, manifests, ready: false, retry: None, progress: began, weighed: began };
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -340,12 +347,18 @@ impl Supervisor {
         run.progress = Instant::now();
         match report {
             Report::Unfit { why } => return Some(End::Broken { cause: "unfit", why }),
-            Report::Ready { problems, .. } if !run.ready => {
+            Report::Ready { models, problems } if !run.ready => {
                 run.ready = true;
-                match problems.is_empty() {
-                    true => self.say(Severity::Ok, ""),
-                    false => self.say(Severity::Degraded, &cut(&problems.join("; "))),
-                }
+                let labels = self.models.values().flatten().map(|model| model.label.clone());
+                self.unloaded =
+                    labels.filter(|label| !models.iter().any(|loaded| **loaded == **label)).collect();
+                run.retry = (!self.unloaded.is_empty()).then(|| Instant::now() + RELOAD);
+                let severity = match (self.unloaded.is_empty(), problems.is_empty()) {
+                    (true, true) => Severity::Ok,
+                    (true, false) => Severity::Degraded,
+                    (false, _) => Severity::Failed,
+                };
+                self.say(severity, &cut(&problems.join("; ")));
             }
             Report::Ready { .. } => return Some(nonsense("a second Ready".to_owned())),
             report => {
@@ -362,7 +375,8 @@ impl Supervisor {
     fn tick(&mut self, run: &mut Run<'_>) -> Option<End> {
         self.sync();
         let current = self.manifests() == run.manifests;
-        if !current && self.in_flight.is_empty() {
+        let retry = run.retry.is_some_and(|at| Instant::now() >= at);
+        if (!current || retry) && self.in_flight.is_empty() {
             return Some(End::Reload);
         }
         for stream in self.forget.drain(..) {
@@ -370,7 +384,7 @@ impl Supervisor {
             let _ = run.process.jobs.try_send((Job::Forget { stream }, Vec::new()));
         }
         self.count_missed(TOO_MUCH);
-        if current {
+        if current && !retry {
             self.hand_out(run.process, run.ready);
         }
         if run.weighed.elapsed() >= Duration::from_secs(1) {
@@ -417,6 +431,10 @@ impl Supervisor {
                     .to_owned()
             } else if let Some(Err(missing)) = self.models.get(&camera.watch.model) {
                 missing.clone()
+            } else if let Some(Ok(model)) = self.models.get(&camera.watch.model)
+                && self.unloaded.contains(&model.label)
+            {
+                format!("not looked at: its model {} does not load, `vision` says why", model.label)
             } else {
                 format!("not looked at once every {:?} as its scene demands: {why}", camera.watch.look_every)
             };

@@ -33,7 +33,7 @@ n = 0
 while True:
     job = json.loads(read(struct.unpack(">I", read(4))[0]))
     if job["job"] == "start":
-        send(dict(report="ready", models=["m@1"], problems=[]))
+        send(dict(report="ready", models=["yolox-nano@1.0.0"], problems=[]))
     elif job["job"] == "look":
         blob = read(sum(unit["bytes"] for unit in job["units"]))
         n += 1

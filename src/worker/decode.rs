@@ -223,14 +223,30 @@ impl Decoders {
         let mut choose = |codec, name: &str| {
             let mut candidates = candidates(profiles, codec);
             let mut whys = Vec::new();
+            // Of hardware that is there: GStreamer registers most such decoders only where their device is.
+            let mut broken = Vec::new();
             while let Some(candidate) = candidates.first() {
                 match try_clip(candidate, codec) {
                     Ok(()) => {
                         let (decoder, profile) = (candidate.decoder.factory(), &candidate.profile);
-                        tracing::info!("{name} is decoded by {decoder} (profile {profile})");
+                        tracing::debug!("{name} is decoded by {decoder} (profile {profile})");
+                        if profile == "software" && !broken.is_empty() {
+                            let broken = broken.join("; ");
+                            problems.push(format!(
+                                "{name} is decoded in software ({decoder}) because the hardware decoder fails: \
+                                 {broken} (see `liuta probe`; hw_profile = \"software\" accepts it)"
+                            ));
+                        }
                         break;
                     }
-                    Err(why) => whys.push(format!("{}: {why}", candidate.decoder.factory())),
+                    Err(why) => {
+                        let why = format!("{}: {why}", candidate.decoder.factory());
+                        let installed = gst::ElementFactory::find(candidate.decoder.factory()).is_some();
+                        if installed && candidate.profile != "software" {
+                            broken.push(why.clone());
+                        }
+                        whys.push(why);
+                    }
                 }
                 candidates.remove(0);
             }

@@ -109,7 +109,6 @@ fn answer(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), WireE
                     .and_then(|profiles| Looks::start(&profiles, onnxruntime.as_deref(), &models));
                 match started {
                     Ok((started, problems)) => {
-                        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
                         let models = started.models();
                         wire::write_report(to, &Report::Ready { models, problems }, &[])?;
                         looks = Some(started);

@@ -58,12 +58,14 @@ impl Supervisor {
         while ready && self.backlog.is_empty() && self.in_flight.len() < IN_FLIGHT {
             let mut chosen = None;
             let (cameras, models, blame) = (&self.cameras, &self.models, &self.blame);
+            let unloaded = &self.unloaded;
             let next = self.looks.next(now, |id, need| {
                 let Some(camera) = cameras.get(id) else { return Offer::Nothing };
                 if !camera.watch.main.is_online() {
                     return Offer::Away;
                 }
-                if blame.suspended(id) || !matches!(models.get(&camera.watch.model), Some(Ok(_))) {
+                let model = models.get(&camera.watch.model).and_then(|model| model.as_ref().ok());
+                if blame.suspended(id) || model.is_none_or(|model| unloaded.contains(&model.label)) {
                     return Offer::Nothing;
                 }
                 match camera.offer(need, now) {
@@ -196,18 +198,15 @@ impl Supervisor {
 
     /// Says once which decoder a stream has, loudly where it is slower than the box could be.
     fn decoded_by(&mut self, job: &InFlight, decoder: String, profile: String) {
-        let new = Decoder::new(&*job.stream, cut(&decoder), cut(&profile));
-        let before = self.decoders.get(&job.stream);
-        if before == Some(&new) || (before.is_none() && self.decoders.len() > 4096) {
+        let new = Decoder::new(&*job.camera, cut(&decoder), cut(&profile));
+        let known = self.decoders.get(&job.stream);
+        if known == Some(&new) || (known.is_none() && self.decoders.len() > 4096) {
             return;
         }
-        let info = &self.shared.health.metrics.decoder_info;
-        if let Some(before) = before {
-            info.remove(before);
-        }
-        info.get_or_create(&new).set(1);
+        let before = self.forget_decoder(&job.stream);
+        self.shared.health.metrics.decoder_info.get_or_create(&new).set(1);
         let (stream, decoder, profile) = (&job.stream, &new.decoder, &new.profile);
-        let fell_back = before.is_some_and(|before| before.profile != new.profile)
+        let fell_back = before.as_ref().is_some_and(|before| before.profile != new.profile)
             || !matches!(&*self.shared.settings.hw_profile, "auto" | "software");
         if profile == "software" && fell_back {
             tracing::warn!(
@@ -219,6 +218,15 @@ impl Supervisor {
             tracing::info!(stream, decoder, profile, "decoder");
         }
         self.decoders.insert(job.stream.clone(), new);
+    }
+
+    /// The stream's decoder is not in use any more, nor shown, unless the camera's other stream has the same.
+    pub(super) fn forget_decoder(&mut self, stream: &str) -> Option<Decoder> {
+        let before = self.decoders.remove(stream)?;
+        if !self.decoders.values().any(|other| *other == before) {
+            self.shared.health.metrics.decoder_info.remove(&before);
+        }
+        Some(before)
     }
 }
 
