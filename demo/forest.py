@@ -8,7 +8,7 @@ from effects import Flame, Noise, Smoke, paste, smoothstep
 from space import HEIGHT, WIDTH, Camera, Land, drifted, finished, lerp, sky, small
 
 RATE, SECONDS, KEY_EVERY = 15, 60, 15  # a key picture each second: looks follow key pictures
-TITLE, START, QUALITY = "FOREST 1", 14 * 3600 + 26 * 60 + 11, 27
+TITLE, START, QUALITY = "FOREST 1", 14 * 3600 + 26 * 60 + 11, 36
 SUN = (0.62, -0.35, 0.62)
 HAZE = (186, 200, 214)
 CAMERA = Camera(height=62.0, focal=1050.0, horizon=196.0)

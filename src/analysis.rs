@@ -1,18 +1,22 @@
 //! From looks to alerts that are stored, pinned and sent: the one place where vision, the alert logic, the ring, the
 //! store and the outbox meet.
 //!
-//! The logic itself is pure and lives in [`crate::alert`]. Alerts are never dropped: while the store refuses, they wait
-//! in memory, in order, and are tried again until it takes them.
+//! The logic itself is pure and lives in [`crate::alert`]. Alerts are never dropped: what the store does not take in
+//! time is sent from memory and stored later ([`outgoing`]). Nothing here waits long for a disk: one that hangs must not
+//! keep the next alert from being seen.
 
 mod backlog;
+mod outgoing;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::alert::watch::{self, Change, Look, Watch, What};
@@ -23,7 +27,8 @@ use crate::health::{CameraClass, CameraKind, Health, Severity};
 use crate::record::Ring;
 use crate::store::{Store, StoreError};
 use crate::vision::Looked;
-use backlog::{Backlog, Pending};
+use backlog::Pending;
+use outgoing::Outgoing;
 
 /// The health subject of what cannot be stored.
 const SUBJECT: &str = "store/alerts";
@@ -31,8 +36,11 @@ const SUBJECT: &str = "store/alerts";
 /// Open alerts of cameras that nobody watches so long after the start end: the camera is no longer configured.
 const ORPHANED_AFTER: Duration = Duration::from_secs(60);
 
-/// Pauses between attempts to store, growing from the first to the second.
-const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(15)];
+/// A disk that does not answer for so long is not waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The start waits so long for the alerts that were open, since without them their events make second ones.
+const START_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Detections of one look that are considered, best first: no scene has more, and a broken model may.
 const MAX_DETECTIONS: usize = 200;
@@ -61,14 +69,16 @@ impl Analysis {
         // Unbounded, but written by the configuration alone.
         let (commands, received) = mpsc::unbounded_channel();
         let task = Task {
-            sinks: Sinks { store, ring, dispatch, health },
+            outgoing: Outgoing::new(store.clone(), dispatch, health.clone()),
+            store,
+            ring,
+            health,
             watches: BTreeMap::new(),
             open: BTreeMap::new(),
             orphaned_at: Some(Instant::now() + ORPHANED_AFTER),
             snapshots: HashMap::new(),
-            backlog: Backlog::default(),
-            retry_at: None,
-            pause: RETRY[0],
+            state_db: Disk::default(),
+            index_db: Disk::default(),
         };
         tokio::spawn(task.run(received, found));
         Arc::new(Analysis { commands })
@@ -91,32 +101,32 @@ impl Analysis {
         matches!(tokio::time::timeout(deadline, answered).await, Ok(Ok(true)))
     }
 
+    /// False once stopped, or should the task have failed.
+    pub fn is_running(&self) -> bool {
+        !self.commands.is_closed()
+    }
+
     fn tell(&self, command: Command) {
         // Fails only once the task has been stopped, when there is nothing to tell it any more.
         let _ = self.commands.send(command);
     }
 }
 
-/// Where alerts and detections go.
-#[derive(Clone)]
-struct Sinks {
+struct Task {
     store: Arc<Store>,
     ring: Arc<Ring>,
-    dispatch: Arc<Dispatch>,
     health: Health,
-}
-
-struct Task {
-    sinks: Sinks,
     watches: BTreeMap<Id, Watch>,
     /// Alerts that were open at the last stop, by camera, until that camera is watched again.
     open: BTreeMap<Id, Vec<Alert>>,
     orphaned_at: Option<Instant>,
     /// SHA-256 of the open alerts' snapshots as stored, which later revisions name again.
     snapshots: HashMap<String, String>,
-    backlog: Backlog,
-    retry_at: Option<Instant>,
-    pause: Duration,
+    outgoing: Outgoing,
+    /// For open alerts and detections.
+    state_db: Disk,
+    /// For pins.
+    index_db: Disk,
 }
 
 impl Task {
@@ -128,7 +138,7 @@ impl Task {
         self.take_up_open_alerts().await;
         let mut looking = true;
         loop {
-            let (retry_at, orphaned_at) = (self.retry_at, self.orphaned_at);
+            let orphaned_at = self.orphaned_at;
             tokio::select! {
                 // Commands first: a camera is known before its looks are judged.
                 biased;
@@ -142,8 +152,8 @@ impl Task {
                     }
                     None => return,
                 },
-                () = at(retry_at), if retry_at.is_some() => self.flush().await,
-                () = at(orphaned_at), if orphaned_at.is_some() => self.end_orphans().await,
+                stored = self.outgoing.next() => self.adopt(&stored),
+                () = at(orphaned_at) => self.end_orphans().await,
                 looked = found.recv(), if looking => match looked {
                     Some(looked) => self.look(looked).await,
                     None => looking = false,
@@ -155,12 +165,13 @@ impl Task {
     /// Asks the store a few times; a box whose store stays shut must still watch.
     async fn take_up_open_alerts(&mut self) {
         for attempt in 1..=3 {
-            let loaded = blocking(&self.sinks, |sinks| {
+            let store = self.store.clone();
+            let loaded = self.state_db.call(START_PATIENCE, move || {
                 let with_hash = |alert: Alert| {
-                    let snapshot = sinks.store.snapshot(&alert.id)?;
+                    let snapshot = store.snapshot(&alert.id)?;
                     Ok((alert, snapshot.map(|jpeg| sha256(&jpeg))))
                 };
-                sinks.store.open_alerts()?.into_iter().map(with_hash).collect::<Result<Vec<_>, StoreError>>()
+                store.open_alerts()?.into_iter().map(with_hash).collect::<Result<Vec<_>, StoreError>>()
             });
             match loaded.await {
                 Ok(alerts) => {
@@ -171,12 +182,9 @@ impl Task {
                     return;
                 }
                 Err(error) => {
-                    self.sinks.health.set(
-                        SUBJECT,
-                        Severity::Failed,
-                        format!("open alerts are not known: {error}"),
-                    );
-                    tokio::time::sleep(RETRY[0] * attempt).await;
+                    let message = format!("open alerts are not known: {error}");
+                    self.health.set(SUBJECT, Severity::Failed, message);
+                    tokio::time::sleep(Duration::from_millis(500) * attempt).await;
                 }
             }
         }
@@ -224,36 +232,47 @@ impl Task {
             model: &looked.model,
         };
         let outcome = watch.look(&look);
+        self.take(outcome.changes).await;
         if !outcome.counted.is_empty() {
-            let metrics = &self.sinks.health.metrics.detections;
+            let metrics = &self.health.metrics.detections;
             for detection in &outcome.counted {
                 metrics.get_or_create(&CameraClass::new(&*looked.camera, &detection.class)).inc();
             }
-            let (camera, capture, model) = (looked.camera, looked.capture, looked.model);
-            let stored = blocking(&self.sinks, move |sinks| {
-                sinks.store.put_detections(&camera, capture, &model, &outcome.counted)
-            });
-            if let Err(error) = stored.await {
-                let message =
-                    format!("detections are not stored: {error}; look at the disk that holds state.db");
-                self.sinks.health.set("store/detections", Severity::Degraded, message);
-            } else {
-                self.sinks.health.ok("store/detections");
-            }
+            self.log(looked.camera, looked.capture, looked.model, outcome.counted).await;
         }
-        self.take(outcome.changes).await;
     }
 
-    /// Draws, pins, stores and sends what changed.
+    /// Remembers detections; they are a log, and what the store does not take is not tried again.
+    async fn log(&mut self, camera: Id, capture: Timestamp, model: Arc<str>, counted: Vec<Detection>) {
+        let store = self.store.clone();
+        let write = move || store.put_detections(&camera, capture, &model, &counted);
+        match self.state_db.call(PATIENCE, write).await {
+            Ok(()) => self.health.ok("store/detections"),
+            Err(error) => {
+                let message =
+                    format!("detections are not stored: {error}; look at the disk that holds state.db");
+                self.health.set("store/detections", Severity::Degraded, message);
+            }
+        }
+    }
+
+    /// What others did with the alert is what its next revision begins from.
+    fn adopt(&mut self, stored: &Alert) {
+        if let Some(watch) = self.watches.get_mut(&stored.camera) {
+            watch.adopt(stored);
+        }
+    }
+
+    /// Pins and draws what changed, and has it stored and sent.
     async fn take(&mut self, changes: Vec<Change>) {
         for change in changes {
+            self.pin(&change.alert).await;
             if change.what == What::Widened {
-                pin(&self.sinks, change.alert).await;
                 continue;
             }
             if change.what == What::Confirmed {
                 let label = CameraKind::new(&*change.alert.camera, kind_name(&change.alert));
-                self.sinks.health.metrics.alerts.get_or_create(&label).inc();
+                self.health.metrics.alerts.get_or_create(&label).inc();
             }
             let Alert { id, kind, camera, revision, phase, .. } = &change.alert;
             tracing::info!(%camera, ?kind, alert = %id, revision, ?phase, "alert");
@@ -272,41 +291,20 @@ impl Task {
             if change.what == What::Ended {
                 self.snapshots.remove(&change.alert.id);
             }
-            self.backlog.push(Pending { alert: change.alert, snapshot, snapshot_sha256: hash });
-        }
-        if self.retry_at.is_none() {
-            self.flush().await;
+            self.outgoing.push(Pending::new(change.alert, snapshot, hash));
         }
     }
 
-    /// Stores what waits, oldest first, until the store refuses.
-    async fn flush(&mut self) {
-        self.retry_at = None;
-        while let Some(pending) = self.backlog.front() {
-            let pending = pending.clone();
-            pin(&self.sinks, pending.alert.clone()).await;
-            let stored = blocking(&self.sinks, move |sinks| {
-                let events = sinks.dispatch.events(&pending.alert, pending.snapshot_sha256.as_deref());
-                sinks.store.put_alert(&pending.alert, pending.snapshot.as_ref(), &events)
-            });
-            match stored.await {
-                Ok(()) => {
-                    self.backlog.pop();
-                    self.sinks.dispatch.wake();
-                    self.pause = RETRY[0];
-                    self.sinks.health.ok(SUBJECT);
-                }
-                Err(error) => {
-                    let message = format!(
-                        "{} alerts wait in memory, state.db does not take them: {error}; they are sent once it does: \
-                         look at the disk that holds it",
-                        self.backlog.len()
-                    );
-                    self.sinks.health.set(SUBJECT, Severity::Failed, message);
-                    self.retry_at = Some(Instant::now() + self.pause);
-                    self.pause = (self.pause * 2).min(RETRY[1]);
-                    return;
-                }
+    /// Keeps the alert's evidence in the ring; the next revision or widening tries again what fails.
+    async fn pin(&mut self, alert: &Alert) {
+        let subject = format!("record/evidence/{}", alert.camera);
+        let (ring, id, camera) = (self.ring.clone(), alert.id.clone(), alert.camera.clone());
+        let range = alert.evidence_start..alert.evidence_end;
+        match self.index_db.call(PATIENCE, move || ring.pin(&id, &camera, range)).await {
+            Ok(()) => self.health.remove(&subject),
+            Err(error) => {
+                let message = format!("the evidence of an alert is not kept beyond the ring's age: {error}");
+                self.health.set(&subject, Severity::Degraded, message);
             }
         }
     }
@@ -318,15 +316,15 @@ impl Task {
             while let Some(looked) = found.recv().await {
                 self.look(looked).await;
             }
-            while !self.backlog.is_empty() {
-                tokio::time::sleep(RETRY[0]).await;
-                self.flush().await;
+            self.outgoing.hurry();
+            while !self.outgoing.is_empty() {
+                self.outgoing.next().await;
             }
         };
         if tokio::time::timeout_at(deadline, work).await.is_ok() {
             return true;
         }
-        let ids: Vec<_> = self.backlog.iter().map(|pending| pending.alert.id.as_str()).collect();
+        let ids: Vec<_> = self.outgoing.waiting().map(|alert| alert.id.as_str()).collect();
         tracing::error!(alerts = ids.join(" "), "these alerts could not be stored before the stop");
         false
     }
@@ -339,31 +337,29 @@ async fn at(instant: Option<Instant>) {
     }
 }
 
-/// Runs what blocks on a thread where it may.
-async fn blocking<T: Send + 'static>(
-    sinks: &Sinks,
-    work: impl FnOnce(&Sinks) -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    let sinks = sinks.clone();
-    match tokio::task::spawn_blocking(move || work(&sinks)).await {
-        Ok(result) => result,
-        Err(error) => Err(StoreError::Corrupt(format!("the query did not end: {error}"))),
-    }
+/// One blocking call at a time to a disk that may hang: then it holds one thread, and nobody waits behind it.
+#[derive(Default)]
+struct Disk {
+    call: Option<AbortHandle>,
 }
 
-/// Keeps the alert's evidence in the ring; the next revision or widening tries again what fails.
-async fn pin(sinks: &Sinks, alert: Alert) {
-    let (ring, camera) = (sinks.ring.clone(), alert.camera.clone());
-    let range = alert.evidence_start..alert.evidence_end;
-    let subject = format!("record/evidence/{camera}");
-    let pinned = tokio::task::spawn_blocking(move || ring.pin(&alert.id, &alert.camera, range)).await;
-    match pinned {
-        Ok(Ok(())) => sinks.health.remove(&subject),
-        Ok(Err(error)) => {
-            let message = format!("the evidence of an alert is not kept beyond the ring's age: {error}");
-            sinks.health.set(&subject, Severity::Degraded, message);
+impl Disk {
+    /// Fails where the call does, or is not done within that time; it still runs on then.
+    async fn call<T: Send + 'static, E: std::fmt::Display + Send + 'static>(
+        &mut self,
+        within: Duration,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, String> {
+        if self.call.as_ref().is_some_and(|call| !call.is_finished()) {
+            return Err("the disk has not answered an earlier call yet".to_owned());
         }
-        Err(error) => tracing::error!(%camera, "pinning evidence: {error}"),
+        let call = tokio::task::spawn_blocking(work);
+        self.call = Some(call.abort_handle());
+        match tokio::time::timeout(within, call).await {
+            Ok(Ok(done)) => done.map_err(|error| error.to_string()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("the disk did not answer within {within:?}")),
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! belong here: what any of it does.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,11 +43,19 @@ const ALERTS_KEPT: Duration = Duration::from_secs(180 * 86_400);
 
 /// Runs the daemon until it is told to stop.
 pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
-    let mut app = App::start(file, config).await?;
+    // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
+    let mut app = App::start(file, config).await?;
     app.tell_ready();
-    while let Signal::Reload = signals.next().await {
-        app.reload().await;
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            part = app.ended_part() => anyhow::bail!("the {part} ended by itself; the service manager starts anew"),
+        };
+        match signal {
+            Signal::Reload => app.reload().await,
+            Signal::Stop => break,
+        }
     }
     tokio::select! {
         () = app.stop() => Ok(()),
@@ -76,7 +85,10 @@ struct App {
 impl App {
     async fn start(file: &Path, config: Config) -> anyhow::Result<App> {
         let health = Health::default();
-        std::fs::create_dir_all(&config.data)
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&config.data)
             .with_context(|| format!("data = {:?} cannot be made", config.data))?;
         // The ring first: it holds the lock on the data folder.
         let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
@@ -113,7 +125,10 @@ impl App {
         };
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
-        let chores = vec![tokio::spawn(forget_old(store.clone())), tokio::spawn(feed_watchdog(ring.clone()))];
+        let chores = vec![
+            tokio::spawn(forget_old(store.clone())),
+            tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
+        ];
         let mut app = App {
             file: file.to_owned(),
             config,
@@ -138,6 +153,23 @@ impl App {
         }
         app.set_channels(&config);
         Ok(app)
+    }
+
+    /// Waits until something ends that must not while the daemon runs, and names it. What cannot work but is still
+    /// there says so in its health state; what has panicked is noticed here alone.
+    async fn ended_part(&self) -> &'static str {
+        let mut look = tokio::time::interval(Duration::from_secs(2));
+        loop {
+            look.tick().await;
+            let parts = [
+                ("HTTP server", self.api.is_finished()),
+                ("RTSP server", !self.rtsp.is_running()),
+                ("analysis", !self.analysis.is_running()),
+            ];
+            if let Some((part, _)) = parts.into_iter().find(|(_, ended)| *ended) {
+                return part;
+            }
+        }
     }
 
     fn tell_ready(&self) {
@@ -225,6 +257,9 @@ impl App {
             stopping.extend(self.cameras.remove(id).map(|camera| camera.stop(Duration::from_secs(5))));
         }
         futures::future::join_all(stopping).await;
+        for id in plan.stop.iter().filter(|id| !new.cameras.contains_key(*id)) {
+            self.health.forget_camera(id);
+        }
         for camera in plan.start {
             self.start_camera(camera);
         }
@@ -265,7 +300,10 @@ impl App {
             Ok(true) => {}
             _ => tracing::warn!("the recorder did not finish in time; recovery at the next start will"),
         }
-        self.vision.stop().await;
+        // Its own patience is longer; what it leaves is killed with its handle.
+        if timeout_at(deadline - Duration::from_secs(2), self.vision.stop()).await.is_err() {
+            tracing::warn!("vision did not stop in time");
+        }
         if !self.analysis.stop(left(0.5)).await {
             tracing::warn!("the analysis did not finish in time");
         }
@@ -287,6 +325,12 @@ impl App {
 }
 
 async fn listen(section: &str, at: &config::Listen) -> anyhow::Result<TcpListener> {
+    if !at.listen.ip().is_loopback() {
+        tracing::warn!(
+            "[{section}] listens at {} without encryption: tokens can be read on the way",
+            at.listen
+        );
+    }
     TcpListener::bind(at.listen).await.with_context(|| {
         let at = at.listen;
         format!("[{section}] listen = \"{at}\": cannot listen there (is another program, or a second liuta, using it?)")
@@ -306,16 +350,20 @@ async fn forget_old(store: Arc<Store>) {
     }
 }
 
-/// Tells the service manager that there is progress: this runtime turns, and the ring's writer answers.
-async fn feed_watchdog(ring: Arc<Ring>) {
+/// Tells the service manager that there is progress: this runtime turns, the ring writes, the store answers.
+async fn feed_watchdog(ring: Arc<Ring>, store: Arc<Store>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     let mut beat = tokio::time::interval(patience / 3);
     loop {
         beat.tick().await;
-        if ring.is_responsive() {
+        let store = store.clone();
+        let asked = tokio::task::spawn_blocking(move || store.open_alerts().is_ok());
+        // A store that refuses is a health state, and no restart mends it; one that hangs may be mended.
+        let answers = tokio::time::timeout(patience / 2, asked).await.is_ok();
+        if ring.is_responsive() && answers {
             notify(&[sd_notify::NotifyState::Watchdog]);
         } else {
-            tracing::error!("the ring's writer makes no progress; the watchdog is not fed");
+            tracing::error!("recorder or store make no progress; the watchdog is not fed");
         }
     }
 }

@@ -73,15 +73,35 @@ impl Health {
         self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(subject);
     }
 
+    /// Forgets what is said of a camera that is no longer configured; its counters stay, as counters do.
+    pub fn forget_camera(&self, id: &str) {
+        let label = CameraLabel::new(id);
+        self.metrics.camera_up.remove(&label);
+        self.metrics.camera_clock_error_seconds.remove(&label);
+        for subject in ["camera", "vision"] {
+            self.remove(&format!("{subject}/{id}"));
+        }
+    }
+
     pub fn snapshot(&self) -> BTreeMap<String, State> {
         self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    /// The worst state of all.
-    pub fn worst(&self) -> Severity {
-        self.snapshot().values().map(|state| state.severity).max().unwrap_or(Severity::Ok)
+    /// The state of the box as a whole: the worst of all, where what [`NOT_THE_BOX`] names counts as degraded at most.
+    /// An orchestrator restarts a box that has failed, and a restart must be able to help: it brings no camera and no
+    /// receiver back, and stops the recording of all others.
+    pub fn overall(&self) -> Severity {
+        let counted = |(subject, state): (&String, &State)| {
+            let part = subject.split('/').next().unwrap_or_default();
+            if NOT_THE_BOX.contains(&part) { state.severity.min(Severity::Degraded) } else { state.severity }
+        };
+        self.snapshot().iter().map(counted).max().unwrap_or(Severity::Ok)
     }
 }
+
+/// Parts whose failure leaves the box at work: what lies outside it, and the vision worker, which is restarted by
+/// itself while everything is recorded and relayed.
+const NOT_THE_BOX: [&str; 3] = ["camera", "vision", "dispatch"];
 
 macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($field:ident),+ })+) => { $(
@@ -178,6 +198,32 @@ impl Metrics {
                 tracing::error!("metrics: {error}");
                 String::new()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_restart_can_help_makes_the_box_failed() {
+        let health = Health::default();
+        assert_eq!(health.overall(), Severity::Ok);
+        for subject in
+            ["camera/gate-1", "vision", "vision/gate-1", "dispatch/desk", "dispatch/desk/undelivered"]
+        {
+            health.set(subject, Severity::Failed, "gone");
+            assert_eq!(health.overall(), Severity::Degraded, "{subject}");
+            health.ok(subject);
+            assert_eq!(health.overall(), Severity::Ok, "{subject}");
+        }
+        health.set("camera/gate-1", Severity::Failed, "gone");
+        for subject in ["record/ring", "record/evidence/gate-1", "store/alerts", "config", "cameras"] {
+            health.set(subject, Severity::Failed, "gone");
+            assert_eq!(health.overall(), Severity::Failed, "{subject}");
+            health.remove(subject);
+            assert_eq!(health.overall(), Severity::Degraded, "{subject}");
         }
     }
 }

@@ -466,6 +466,11 @@ impl LiveStream {
         }
     }
 
+    /// RTP time, in the audio's clock, of a moment on the pictures' timeline.
+    pub fn audio_rtp_time(&self, at_90k: i64, params: &AudioParams) -> u32 {
+        self.lock().packetiser.audio_time(at_90k, params)
+    }
+
     /// A cursor at the newest random access point.
     pub fn cursor(self: &Arc<Self>) -> Cursor {
         let mut ring = self.lock();

@@ -14,8 +14,10 @@ use liuta::config::{Kind, file};
 use liuta::dispatch::Dispatch;
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
-use liuta::media::Feed;
-use liuta::record::Ring;
+use liuta::media::cmaf::Packager;
+use liuta::media::{AccessUnit, Feed, Sample, time};
+use liuta::record::{GapCause, MAX_EXPORTS, Ring};
+use liuta::simulate::clip::Clip;
 use liuta::store::Store;
 use liuta::vision::Vision;
 use reqwest::{Method, StatusCode, header};
@@ -369,6 +371,9 @@ async fn health_and_metrics_tell_each_what_they_may_know() {
     assert_eq!(server.json("/healthz", None).await["status"], "degraded");
     let detail = server.json("/healthz", Some(&operator)).await;
     assert_eq!(detail["states"]["record/ring"]["message"], "holds 3 hours");
+    // A camera that is down is no reason to restart the box.
+    server.state.health.set("camera/gate-1", Severity::Failed, "refuses the connection");
+    assert_eq!(server.json("/healthz", None).await["status"], "degraded");
     server.state.health.set("record/ring", Severity::Failed, "the disk is gone");
     let failed = server.get("/healthz", None).await;
     assert_eq!(failed.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -527,4 +532,145 @@ async fn hostile_requests_get_nothing_and_leave_the_server_alive() {
     assert!(!raw(&server, many.as_bytes()).await.contains(" 200 "));
     assert!(!raw(&server, &[0xff; 1000]).await.contains(" 200 "));
     assert_eq!(server.get("/healthz", None).await.status(), StatusCode::OK);
+}
+
+/// What ffmpeg makes of these pictures, a key picture every second, is recorded `times` over as `gate-1`'s. Where it
+/// begins.
+async fn record(server: &Server, source: &str, quality: &str, times: i64) -> Timestamp {
+    let path = server.state.config.load().data.join("clip.mp4");
+    let arguments = ["-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264", "-preset", "ultrafast"];
+    let encoded = std::process::Command::new("ffmpeg")
+        .args(arguments)
+        .args(["-crf", quality, "-g", "25", "-pix_fmt", "yuv420p"])
+        .arg(&path)
+        .status();
+    assert!(encoded.unwrap().success());
+    let clip = Clip::open(&path).unwrap();
+    let start = Timestamp::from_second(Timestamp::now().as_second() - 600).unwrap();
+    let recorder = server.state.ring.recorder(&"gate-1".into(), Feed::Main);
+    let mut packager = Packager::new(1, 0, None);
+    for round in 0..times {
+        let offset = time::to_90k(start) + round * clip.duration_90k;
+        for picture in &clip.pictures {
+            let unit = AccessUnit {
+                seq: 0,
+                run: 1,
+                pts_90k: picture.pts_90k + offset,
+                dts_90k: picture.dts_90k + offset,
+                is_rap: picture.is_rap,
+                params: clip.video.clone(),
+                data: picture.data.clone(),
+            };
+            if let Some(part) = packager.push(&Sample::Video(Arc::new(unit))) {
+                recorder.push(Arc::new(part));
+            }
+        }
+    }
+    if let Some(part) = packager.finish() {
+        recorder.push(Arc::new(part));
+    }
+    recorder.end(GapCause::Camera);
+    let end = time::from_90k(time::to_90k(start) + times * clip.duration_90k);
+    let whole = |stretch: &liuta::record::Stretch| matches!(stretch, liuta::record::Stretch::Recorded { end: until, .. } if *until >= end);
+    for _ in 0..1200 {
+        let told = server.state.ring.list("gate-1", start..Timestamp::now()).unwrap();
+        if told.iter().any(whole) {
+            return start;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it is not recorded: {:?}", server.state.ring.list("gate-1", start..Timestamp::now()));
+}
+
+/// Decodes the answer's film without a warning and counts its pictures.
+async fn pictures(server: &Server, response: reqwest::Response) -> usize {
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "video/mp4");
+    let named = response.headers()[header::CONTENT_DISPOSITION].to_str().unwrap();
+    assert!(named.starts_with("attachment; filename=\"gate-1_2") && named.ends_with("Z.mp4\""), "{named}");
+    let path = server.state.config.load().data.join("answer.mp4");
+    std::fs::write(&path, response.bytes().await.unwrap()).unwrap();
+    let decoded = std::process::Command::new("ffmpeg")
+        .args(["-v", "warning", "-i"])
+        .arg(&path)
+        .args(["-fps_mode", "passthrough", "-f", "framemd5", "-"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&decoded.stderr), "");
+    String::from_utf8_lossy(&decoded.stdout).lines().filter(|line| !line.starts_with('#')).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_and_clips_are_films_that_others_play() {
+    let server = server("none").await;
+    let start = record(&server, "testsrc2=size=320x240:rate=25:duration=10", "23", 2).await;
+    let operator = server.token(Role::Operator, None);
+
+    let list = server.json("/list?path=gate-1", Some(&operator)).await;
+    assert_eq!(list[0]["duration"], 20.0);
+    let url = list[0]["url"].as_str().unwrap();
+    let path = &url[url.find("/get?").unwrap()..];
+    assert_eq!(pictures(&server, server.get(path, Some(&operator)).await).await, 500);
+    // What is cut begins with a key picture.
+    let from = start + SignedDuration::from_secs(4);
+    let cut = format!("/get?path=gate-1&start={from}&duration=5");
+    let cut = pictures(&server, server.get(&cut, Some(&operator)).await).await;
+    assert!((125..=150).contains(&cut), "{cut}");
+
+    let mut alert = server.put_alert("01A", "gate-1", 0);
+    (alert.evidence_start, alert.evidence_end) = (from, from + SignedDuration::from_secs(10));
+    alert.revision = 2;
+    server.state.store.put_alert(&alert, None, &[]).unwrap();
+    let path = "/api/v1/alerts/01A/clip.mp4";
+    let clip = pictures(&server, server.get(path, Some(&operator)).await).await;
+    assert!((250..=275).contains(&clip), "{clip}");
+    let link = server.state.links.sign(path, Timestamp::now() + SignedDuration::from_hours(1));
+    assert_eq!(pictures(&server, server.get(&link, None).await).await, clip);
+
+    // A film needs no worker, a picture does.
+    let picture = problem(server.get("/gate-1/frame.jpeg", Some(&operator)).await).await;
+    assert_eq!(picture, (StatusCode::NOT_IMPLEMENTED, "vision-off".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_that_nobody_reads_make_room() {
+    let server = server("none").await;
+    // More than fits between the disk and a client that reads nothing.
+    let noise = "testsrc2=size=640x360:rate=25:duration=2,noise=alls=80:allf=t";
+    let start = record(&server, noise, "4", 5).await;
+    let operator = server.token(Role::Operator, None);
+    let path = format!("/get?path=gate-1&start={start}&duration=10");
+    let whole = server.get(&path, Some(&operator)).await.bytes().await.unwrap().len();
+    assert!(whole > 16 << 20, "{whole}");
+
+    let address = server.base.trim_start_matches("http://").parse().unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..MAX_EXPORTS {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let mut socket = socket.connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {operator}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200");
+        idle.push(socket);
+    }
+    let refused = server.get(&path, Some(&operator)).await;
+    assert!(refused.headers().contains_key(header::RETRY_AFTER));
+    assert_eq!(problem(refused).await.0, StatusCode::SERVICE_UNAVAILABLE);
+
+    // The stalled ones are ended although their clients hold on.
+    for second in 0.. {
+        assert!(second < 150, "no place came free");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if server.get(&path, Some(&operator)).await.status() == StatusCode::OK {
+            break;
+        }
+    }
+    let mut rest = Vec::new();
+    let socket = idle.first_mut().unwrap();
+    // A reset is as good an end.
+    let _ = tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut rest)).await.unwrap();
+    assert!(rest.len() < whole, "{} of {whole}", rest.len());
 }

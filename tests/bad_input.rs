@@ -91,7 +91,7 @@ async fn an_unreachable_camera_and_a_missing_worker_are_health_states() {
     );
     let mut daemon = Daemon::start_with(&sections, &[("LIUTA_VISION", "/nonexistent/liuta-vision")]).await;
     let health = until(MINUTE, "both states", async || {
-        let health = daemon.json("/healthz").await;
+        let health = daemon.health().await;
         let text = health.to_string();
         (text.contains("camera/lost") && text.contains("/nonexistent/liuta-vision")).then_some(health)
     })
@@ -128,8 +128,7 @@ async fn a_missing_or_misshapen_model_is_told_and_recording_goes_on() {
             + &format!("[cameras.gate]\nurl = \"{}\"\nscene = \"odd\"\n", camera.url("gate"));
         std::fs::write(folder.path().join("liuta.toml"), config).unwrap();
         let mut daemon = Daemon::start_in(folder, http, rtsp, &[]).await;
-        until(MINUTE, hint, async || daemon.json("/healthz").await.to_string().contains(hint).then_some(()))
-            .await;
+        until(MINUTE, hint, async || daemon.health().await.to_string().contains(hint).then_some(())).await;
         daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &["camera=\"gate\""], 25.0).await;
     }
 }
@@ -162,7 +161,7 @@ async fn a_full_disk_is_told_and_recording_comes_back_by_itself() {
         .arg(format!("of={}", hog.display()))
         .status();
     until(MINUTE, "a health alarm of the ring", async || {
-        let health = daemon.json("/healthz").await;
+        let health = daemon.health().await;
         health["states"]
             .as_object()?
             .iter()
@@ -211,15 +210,13 @@ async fn reload_applies_what_is_right_and_refuses_what_is_wrong() {
 
     std::fs::write(daemon.config_file(), format!("{head}{gate}[cameras.road]\nurll = 3\n")).unwrap();
     daemon.signal(rustix::process::Signal::HUP);
-    until(MINUTE, "the refusal", async || {
-        daemon.json("/healthz").await.to_string().contains("urll").then_some(())
-    })
-    .await;
+    until(MINUTE, "the refusal", async || daemon.health().await.to_string().contains("urll").then_some(()))
+        .await;
     let road = format!("[cameras.road]\nurl = \"{}\"\n", camera.url("road"));
     std::fs::write(daemon.config_file(), format!("{head}{gate}{road}")).unwrap();
     daemon.signal(rustix::process::Signal::HUP);
     daemon.until_metric(MINUTE, "liuta_camera_up", &["camera=\"road\""], 1.0).await;
-    assert!(!daemon.json("/healthz").await.to_string().contains("urll"));
+    assert!(!daemon.health().await.to_string().contains("urll"));
     // The other camera noticed nothing.
     assert_eq!(daemon.metric("liuta_camera_sessions_total", &["camera=\"gate\""]).await, 1.0);
     assert_eq!(daemon.metric("liuta_gap_seconds_total", &["camera=\"gate\""]).await, 0.0);

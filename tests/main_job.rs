@@ -191,26 +191,25 @@ async fn every_picture_that_is_sent_is_recorded_and_decodable() {
     }
     let began = Timestamp::now();
     let mut daemon = Daemon::start(&sections).await;
-    for name in ["avc", "hevc"] {
-        let label = format!("camera=\"{name}\"");
-        daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &[&label], 300.0).await;
-    }
-    // The camera's clip is over: not one more comes.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    for name in ["avc", "hevc"] {
-        let label = format!("camera=\"{name}\"");
-        assert_eq!(daemon.metric("liuta_recorded_access_units_total", &[&label]).await, 300.0, "{name}");
-        let path = format!("/get?path={name}&start={began}&duration=120");
-        let file = daemon.save(&path, &format!("{name}.mp4")).await;
-        assert_eq!(common::decoded_pictures(&file), 300, "{name} by /get");
-    }
+    until(MINUTE, "the last picture", async || {
+        (camera.has_sent("avc") && camera.has_sent("hevc")).then_some(())
+    })
+    .await;
+    // Well before the silence counts as a failure and the clip is asked for anew.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let (took, status) = daemon.terminate().await;
     assert!(status.success() && took < Duration::from_secs(10), "{status} after {took:?}");
-    // As plain files, too, by any player.
+    drop(camera);
     for name in ["avc", "hevc"] {
         let files = segments(&daemon, name);
         let pictures: u64 = files.iter().map(|file| common::decoded_pictures(file)).sum();
         assert_eq!(pictures, 300, "{files:?}");
+    }
+    let mut daemon = daemon.restart().await;
+    for name in ["avc", "hevc"] {
+        let path = format!("/get?path={name}&start={began}&duration=120");
+        let file = daemon.save(&path, &format!("{name}.mp4")).await;
+        assert_eq!(common::decoded_pictures(&file), 300, "{name} by /get");
     }
     assert!(!daemon.log().contains("fire-tower"), "the password stands in the log");
 }
@@ -236,6 +235,11 @@ async fn relay_and_hls_play_without_a_warning() {
     ))
     .await;
     daemon.until_metric(MINUTE, "liuta_camera_up", &["camera=\"road\""], 1.0).await;
+    // A whole GOP has to be there, and this clip's are long.
+    until(MINUTE, "an HLS playlist", async || {
+        daemon.get("/road/index.m3u8").await.status().is_success().then_some(())
+    })
+    .await;
     let rtsp = |path: &str| format!("rtsp://{}/{path}", daemon.rtsp);
     for url in [rtsp("road"), rtsp("channels/wall-1"), daemon.url("/road/index.m3u8")] {
         let mut ffmpeg = Command::new("ffmpeg");
@@ -245,7 +249,12 @@ async fn relay_and_hls_play_without_a_warning() {
         }
         ffmpeg.args(["-i", &url, "-t", "4", "-f", "null", "-"]);
         let (_, warnings) = tokio::task::spawn_blocking(move || strict(&mut ffmpeg)).await.unwrap();
-        assert_eq!(warnings, "", "{url}");
+        // Of its own reloads of live fMP4 playlists ffmpeg 5.1 complains itself, with its own muxer's output too.
+        let own = |line: &&str| {
+            line.contains("Found duplicated MOOV Atom") || line.contains("Last message repeated")
+        };
+        let warnings: Vec<&str> = warnings.lines().filter(|line| !own(line)).collect();
+        assert!(warnings.is_empty(), "{url}: {warnings:#?}");
     }
 }
 
@@ -282,7 +291,9 @@ async fn a_killed_daemon_loses_two_seconds_at_most() {
     daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &["camera=\"road\""], 60.0).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     let killed = Timestamp::now();
-    let mut daemon = daemon.kill_and_restart().await;
+    daemon.kill();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut daemon = daemon.restart().await;
     daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &["camera=\"road\""], 20.0).await;
     let list = daemon.json("/list?path=road").await;
     let stretches = list.as_array().unwrap();
@@ -310,7 +321,7 @@ async fn a_camera_goes_and_returns() {
         (daemon.metric("liuta_camera_up", &label).await == 0.0).then_some(())
     })
     .await;
-    let health = daemon.json("/healthz").await;
+    let health = daemon.health().await;
     assert!(health.to_string().contains("camera/road"), "{health}");
     tokio::time::sleep(Duration::from_secs(6)).await;
     let before = daemon.metric("liuta_recorded_access_units_total", &label).await;

@@ -286,8 +286,11 @@ async fn retina_receives_every_byte_of_every_picture() {
         let url = relay.url(path).parse().unwrap();
         let received = async {
             let mut session = retina::client::Session::describe(url, options).await.unwrap();
-            let setup = retina::client::SetupOptions::default().frame_format(retina::codec::FrameFormat::MP4);
-            session.setup(0, setup).await.unwrap();
+            // The sound too: with several streams retina wants to know where the time of each begins.
+            for stream in 0..session.streams().len() {
+                let setup = retina::client::SetupOptions::default();
+                session.setup(stream, setup.frame_format(retina::codec::FrameFormat::MP4)).await.unwrap();
+            }
             let played = session.play(retina::client::PlayOptions::default()).await.unwrap();
             let mut demuxed = played.demuxed().unwrap();
             let mut pictures: Vec<(i64, Bytes)> = Vec::new();

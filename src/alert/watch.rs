@@ -174,6 +174,18 @@ impl Watch {
         None
     }
 
+    /// Goes on from the alert as it is stored: what people did with it, and the numbers that their changes took.
+    pub fn adopt(&mut self, stored: &Alert) {
+        for spot in &mut self.spots {
+            if let State::Active(active) = &mut spot.state
+                && active.alert.id == stored.id
+            {
+                active.alert.disposition = stored.disposition;
+                active.alert.revision = active.alert.revision.max(stored.revision);
+            }
+        }
+    }
+
     /// Ends every active alert: the camera is no longer watched.
     pub fn close(&mut self) -> Vec<Change> {
         let Some(scene) = self.camera.scene.clone() else { return Vec::new() };

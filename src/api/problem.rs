@@ -111,6 +111,8 @@ impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Problem {
         match error {
             RecordError::Nothing { .. } => Problem::not_found(error.to_string()),
+            RecordError::Reversed { .. } | RecordError::TooLong => Problem::bad_request(error.to_string()),
+            RecordError::Busy => Problem::unavailable(error.to_string(), 10),
             _ => {
                 tracing::error!("api: {error}");
                 Problem::internal("the recording cannot be read; the box's log says why")

@@ -80,12 +80,13 @@ pub async fn session(asked: Asked) -> Answer {
     .into_response())
 }
 
-/// `GET /healthz`. Public, but what is wrong is told only to who may know.
+/// `GET /healthz`: 503 where the box itself has failed ([`crate::health::Health::overall`]), else 200. Public, but what is wrong is
+/// told only to who may know.
 pub async fn healthz(asked: Asked) -> Answer {
     let health = &asked.state.health;
-    let worst = health.worst();
-    let status = if worst == Severity::Failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let mut body = json!({ "status": worst });
+    let overall = health.overall();
+    let status = if overall == Severity::Failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let mut body = json!({ "status": overall });
     if asked.may(Action::Metrics, None) {
         body["states"] = json!(health.snapshot());
     }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use jiff::Timestamp;
 use retina::client::{
-    Demuxed, PlayOptions, Session as Rtsp, SessionOptions, SetupOptions, TcpTransportOptions, TeardownPolicy,
-    UdpTransportOptions,
+    Demuxed, InitialTimestampPolicy, PlayOptions, Session as Rtsp, SessionOptions, SetupOptions,
+    TcpTransportOptions, TeardownPolicy, UdpTransportOptions,
 };
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec};
 use url::Url;
@@ -162,7 +162,9 @@ impl Session {
             }
         }
         guard.expect_pictures();
-        let play = guard.watch(MEDIA_DEADLINE, rtsp.play(PlayOptions::default())).await;
+        // Times are laid on the box's clock; what a camera says of its own zero is not needed, and often missing.
+        let play = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Ignore);
+        let play = guard.watch(MEDIA_DEADLINE, rtsp.play(play)).await;
         let stream = at.answered("PLAY", play)?.demuxed().map_err(|error| at.refused("PLAY", &error))?;
         let now = Instant::now();
         Ok(Session {

@@ -109,7 +109,7 @@ enum Models {
         #[command(flatten)]
         at: ModelFolders,
     },
-    /// Compare every model file with its manifest's hash; exit status 1 where one differs or is missing
+    /// Compare every model file that is there with its manifest's hash; exit status 1 where one differs
     Verify {
         #[command(flatten)]
         at: ModelFolders,

@@ -21,8 +21,8 @@ pub(super) fn run(what: Models) -> anyhow::Result<()> {
                 model::verify(&config.vision.models, &mut |name, done, total| bar.tell(name, done, total));
             bar.end();
             show(&at, &models, &problems)?;
-            let whole = models.iter().all(|model| model.state == FileState::Verified);
-            anyhow::ensure!(whole, "not every model is whole: `liuta models pull` fetches what is missing");
+            let wrong = models.iter().any(|model| matches!(model.state, FileState::Wrong(_)));
+            anyhow::ensure!(!wrong, "not every model is whole: `liuta models pull` fetches it again");
             Ok(())
         }
         Models::Pull { at, mirror } => {

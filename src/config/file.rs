@@ -12,7 +12,7 @@ use std::time::Duration;
 use base64::Engine;
 use url::Url;
 
-use super::reader::{At, Problem, Problems, Reader, Source, duration, nearest, size};
+use super::reader::{At, Problem, Problems, Reader, Source, duration, kept, nearest, size};
 use super::*;
 
 /// Reads, resolves and validates a configuration file.
@@ -98,11 +98,11 @@ fn auth(mut table: Reader<'_>) -> bool {
 
 fn record(mut table: Reader<'_>) -> Record {
     let record = Record {
-        retention: table.parsed_or("retention", Duration::from_secs(86_400), duration),
+        retention: table.parsed_or("retention", Duration::from_secs(86_400), kept),
         max_size: table.parsed("max_size", size).map(|at| at.value),
         min_free: table.parsed_or("min_free", 5_000_000_000, size),
         sync: table.parsed_or("sync", Duration::from_secs(1), duration),
-        evidence_retention: table.parsed_or("evidence_retention", Duration::from_secs(30 * 86_400), duration),
+        evidence_retention: table.parsed_or("evidence_retention", Duration::from_secs(30 * 86_400), kept),
     };
     if record.sync < Duration::from_millis(100) || record.sync > Duration::from_secs(60) {
         table.report(table.span.clone(), "sync: from 100ms to 60s");
@@ -188,7 +188,7 @@ fn destination(name: &str, mut table: Reader<'_>, folder: &Path) -> Option<Desti
                     make one: echo whsec_$(openssl rand -base64 32)";
         table.report(span.clone(), what);
     }
-    let expire = table.parsed_or("expire", Duration::from_secs(7 * 86_400), duration);
+    let expire = table.parsed_or("expire", Duration::from_secs(7 * 86_400), kept);
     table.finish(&["type", "url", "secret", "expire"]);
     let kind = DestinationKind::Webhook { url: url?.value, secret: secret.map(|at| at.value) };
     Some(Destination { name: name.to_owned(), kind, expire })

@@ -210,7 +210,7 @@ pub struct Rule {
     pub min_count: u32,
     /// Over after this long without a hit.
     pub end_after: Duration,
-    /// After its end no new alert of this kind and camera for so long.
+    /// After its end no new alert of this kind in the same zone of the camera for so long; other zones have their own.
     pub cooldown: Duration,
     /// 1 is the most severe, 4 the least.
     pub level: u8,

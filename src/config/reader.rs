@@ -230,6 +230,22 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(expected)
 }
 
+/// A duration of at most a day: how long something in a picture takes, not how long something is kept.
+pub fn within_a_day(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        long if long > Duration::from_secs(86_400) => Err(format!("{text:?} is more than a day")),
+        short => Ok(short),
+    }
+}
+
+/// How long something is kept; ten years are for ever.
+pub fn kept(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        long if long > Duration::from_secs(3660 * 86_400) => Err(format!("{text:?} is more than ten years")),
+        age => Ok(age),
+    }
+}
+
 /// `500GB`, `1.5TB`, `200MiB`: powers of ten, or of two with an `i`.
 pub fn size(text: &str) -> Result<u64, String> {
     let expected = || format!("{text:?} is no size; write a number and a unit: 500MB, 20GB, 1.5TB, 64MiB");

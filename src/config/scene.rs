@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::reader::{Problem, Reader, Source, duration};
+use super::reader::{Problem, Reader, Source, within_a_day};
 use super::{Kind, Rule, Scene};
 
 /// The scenes that the program brings, by name.
@@ -38,9 +38,9 @@ pub fn load(name: &str, folder: &Path) -> Result<Option<Arc<Scene>>, Vec<Problem
 
 fn read(name: &str, mut file: Reader<'_>) -> Scene {
     let model = file.get_or("model", "liuta-watch-n".to_owned());
-    let look_every = file.parsed_or("look_every", Duration::from_secs(2), duration);
-    let pre_capture = file.parsed_or("pre_capture", Duration::from_secs(10), duration);
-    let post_capture = file.parsed_or("post_capture", Duration::from_secs(20), duration);
+    let look_every = file.parsed_or("look_every", Duration::from_secs(2), within_a_day);
+    let pre_capture = file.parsed_or("pre_capture", Duration::from_secs(10), within_a_day);
+    let post_capture = file.parsed_or("post_capture", Duration::from_secs(20), within_a_day);
     let mut rules = Vec::new();
     for (key, table) in file.tables("rules") {
         rules.extend(rule(&key, table));
@@ -72,8 +72,8 @@ fn rule(key: &str, mut table: Reader<'_>) -> Option<Rule> {
         threshold,
         confirm: confirm.as_ref().map_or([3, 5], |at| at.value),
         min_count: table.get_or("min_count", 1),
-        end_after: table.parsed_or("end_after", Duration::from_secs(30), duration),
-        cooldown: table.parsed_or("cooldown", Duration::from_secs(60), duration),
+        end_after: table.parsed_or("end_after", Duration::from_secs(30), within_a_day),
+        cooldown: table.parsed_or("cooldown", Duration::from_secs(60), within_a_day),
         level: table.get_or("level", 3),
     };
     if let Some(at) = confirm

@@ -155,10 +155,18 @@ impl Packetiser {
         out.finish()
     }
 
+    /// RTP time, in the audio's clock, of a moment on the pictures' timeline.
+    pub fn audio_time(&self, at_90k: i64, params: &AudioParams) -> u32 {
+        self.audio_ticks(params, in_clock(at_90k, params))
+    }
+
+    fn audio_ticks(&self, params: &AudioParams, ticks: i64) -> u32 {
+        let shift = in_clock(self.shift_90k, params);
+        (ticks.wrapping_add(shift) as u32).wrapping_add(self.audio.offset)
+    }
+
     fn audio(&mut self, frame: &AudioFrame) -> Packets {
-        let shift =
-            i128::from(self.shift_90k) * i128::from(frame.params.clock_rate) / i128::from(VIDEO_CLOCK);
-        let rtp_time = (frame.pts.wrapping_add(shift as i64) as u32).wrapping_add(self.audio.offset);
+        let rtp_time = self.audio_ticks(&frame.params, frame.pts);
         let kind = audio_type(&frame.params);
         let mut out = Builder::new(&mut self.audio, AUDIO_CHANNEL, kind, rtp_time, frame.data.len());
         match frame.params.codec {
@@ -167,6 +175,11 @@ impl Packetiser {
         }
         out.finish()
     }
+}
+
+/// 90 kHz ticks in an audio's own clock.
+fn in_clock(ticks_90k: i64, params: &AudioParams) -> i64 {
+    (i128::from(ticks_90k) * i128::from(params.clock_rate) / i128::from(VIDEO_CLOCK)) as i64
 }
 
 /// The NAL units of a picture as readers get them: parameter sets first where decoding may start, no delimiters, and

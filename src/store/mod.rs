@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::alert::Detection;
 
@@ -141,6 +141,9 @@ pub struct TokenRow {
     pub expires: Option<Timestamp>,
 }
 
+/// Detections that are remembered: about 500 MB.
+pub const MAX_DETECTIONS: i64 = 5_000_000;
+
 impl Store {
     /// Opens, creates or migrates `<data>/state.db`. A migration leaves a copy of the file as it was beside it
     /// (`state.db.v<schema>`).
@@ -173,6 +176,7 @@ impl Store {
 
     /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters and entries for
     /// destinations that nobody serves any more older than `alerts`.
+    /// Of detections at most [`MAX_DETECTIONS`] stay.
     ///
     /// Works in small transactions: alerts are written in between.
     pub fn forget(&self, detections: Duration, alerts: Duration) -> Result<(), StoreError> {
@@ -196,6 +200,16 @@ impl Store {
             (alerts, "DELETE FROM outbox WHERE row IN (SELECT row FROM outbox WHERE created < ?1 LIMIT 500)"),
         ] {
             while self.write(|db| db.prepare_cached(sql)?.execute([before(age)]))? > 0 {}
+        }
+        // Busy roads see millions a day; the newest are kept.
+        let oldest = self.read(|db| {
+            let sql = "SELECT at FROM detections ORDER BY at DESC LIMIT 1 OFFSET ?1";
+            db.prepare_cached(sql)?.query_row([MAX_DETECTIONS], |row| row.get::<_, i64>(0)).optional()
+        })?;
+        if let Some(oldest) = oldest {
+            let sql = "DELETE FROM detections WHERE (camera, at, n) IN
+                           (SELECT camera, at, n FROM detections WHERE at <= ?1 ORDER BY at LIMIT 5000)";
+            while self.write(|db| db.prepare_cached(sql)?.execute([oldest]))? > 0 {}
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! A change of the schema is one more entry of [`MIGRATIONS`]; entries that a release has shipped never change.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
@@ -20,10 +20,21 @@ pub fn create_file(data: &Path, path: &Path) -> Result<(), StoreError> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(io)?;
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
+    belong_to_the_folder(data, path).map_err(io)?;
     let mut permissions = file.metadata().map_err(io)?.permissions();
     if permissions.mode() & 0o077 != 0 {
         permissions.set_mode(0o600);
         file.set_permissions(permissions).map_err(io)?;
+    }
+    Ok(())
+}
+
+/// Root may be the first to open it (`sudo liuta token create`), but the daemon's user must open it afterwards. SQLite
+/// itself gives its side files the owner of the database.
+fn belong_to_the_folder(data: &Path, path: &Path) -> std::io::Result<()> {
+    let (folder, file) = (std::fs::metadata(data)?, std::fs::metadata(path)?);
+    if file.uid() != folder.uid() && rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))?;
     }
     Ok(())
 }

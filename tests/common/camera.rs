@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
 /// A clip and the name that it is served under.
 pub struct Mount {
@@ -31,6 +32,7 @@ pub struct Options<'o> {
 pub struct Camera {
     child: Child,
     port: u16,
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl Camera {
@@ -53,9 +55,17 @@ impl Camera {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         let port = lines.find_map(|line| line.strip_prefix("port ")?.trim().parse().ok());
         let port = port.expect("the camera's port");
-        // Read on, or the camera blocks on a full pipe.
-        std::thread::spawn(move || lines.for_each(drop));
-        Camera { child, port }
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let kept = said.clone();
+        // Read to the end, or the camera blocks on a full pipe.
+        std::thread::spawn(move || lines.for_each(|line| kept.lock().unwrap().push(line)));
+        Camera { child, port, said }
+    }
+
+    /// The last of `Options::pictures` of that clip has been sent.
+    pub fn has_sent(&self, name: &str) -> bool {
+        let wanted = format!("sent {name} ");
+        self.said.lock().unwrap().iter().any(|line| line.starts_with(&wanted))
     }
 
     pub fn port(&self) -> u16 {

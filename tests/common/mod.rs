@@ -5,7 +5,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -150,13 +150,18 @@ impl Daemon {
         daemon
     }
 
-    /// `kill -9`, then a fresh start on the same folder and ports.
-    pub async fn kill_and_restart(mut self) -> Daemon {
-        self.signal(rustix::process::Signal::KILL);
-        self.child.wait().unwrap();
+    /// A fresh start on the same folder and ports, after [`terminate`](Self::terminate) or
+    /// [`kill`](Self::kill).
+    pub async fn restart(self) -> Daemon {
         let (folder, http, rtsp) = (self.folder.clone(), self.http, self.rtsp);
         drop(self);
         Daemon::start_in(folder, http, rtsp, &[]).await
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn pid(&self) -> i32 {
@@ -249,6 +254,11 @@ impl Daemon {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }
 
+    /// Every subject's health state; the status code tells of the worst one only.
+    pub async fn health(&mut self) -> Value {
+        serde_json::from_str(&self.get("/healthz").await.text().await.unwrap()).unwrap()
+    }
+
     /// Saves what `path` answers to a file.
     pub async fn save(&mut self, path: &str, name: &str) -> PathBuf {
         let response = self.get(path).await;
@@ -294,17 +304,4 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Collects lines of a child's output in the background.
-pub fn collect_lines(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
-    use std::io::BufRead;
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let kept = lines.clone();
-    std::thread::spawn(move || {
-        for line in std::io::BufReader::new(from).lines().map_while(Result::ok) {
-            kept.lock().unwrap().push(line);
-        }
-    });
-    lines
 }

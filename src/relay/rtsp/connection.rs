@@ -370,18 +370,22 @@ impl Connection {
         // What the ring holds is there at once, and tells the player where sequence and time begin.
         let first = cursor.next().now_or_never();
         let mut response = Response::new(200);
-        if let Some(Next::Sample(Sample::Video(_), packets)) = &first
-            && session.tracks[sdp::VIDEO].is_some()
+        if let Some(Next::Sample(Sample::Video(unit), packets)) = &first
             && let Some(packet) = packets.packets.first()
         {
-            let info = format!(
-                "url={}{TRACK}{};seq={};rtptime={}",
-                session.base,
-                sdp::VIDEO,
-                packet.sequence(),
-                packets.rtp_time
-            );
-            response = response.with("RTP-Info", info);
+            let url = |track: usize| format!("url={}{TRACK}{track}", session.base);
+            let mut info = Vec::new();
+            if session.tracks[sdp::VIDEO].is_some() {
+                let (sequence, time) = (packet.sequence(), packets.rtp_time);
+                info.push(format!("{};seq={sequence};rtptime={time}", url(sdp::VIDEO)));
+            }
+            if let Some(audio) = &session.params.audio
+                && session.tracks[sdp::AUDIO].is_some()
+            {
+                let time = session.stream.audio_rtp_time(unit.pts_90k, audio);
+                info.push(format!("{};rtptime={time}", url(sdp::AUDIO)));
+            }
+            response = response.with("RTP-Info", info.join(","));
         }
         let reader = Reader::new(health, &session.path);
         session.playing = Some(Playing { cursor, _reader: reader });

@@ -67,6 +67,11 @@ impl Server {
         Server { stop, accepting }
     }
 
+    /// False once stopped, or should accepting have failed.
+    pub fn is_running(&self) -> bool {
+        !self.accepting.is_finished()
+    }
+
     /// Closes the listener and every session.
     pub async fn stop(self) {
         self.stop.cancel();
