@@ -84,7 +84,7 @@ pub(super) struct Supervisor {
     in_flight: VecDeque<InFlight>,
     next_id: u64,
     blame: Blame,
-    /// By stream, `forest-1/sub`.
+    /// Of the watched cameras, by stream, `forest-1/sub`.
     decoders: HashMap<String, Decoder>,
     /// Labels of the models that the worker could not load.
     unloaded: BTreeSet<Arc<str>>,
@@ -235,6 +235,8 @@ impl Supervisor {
             self.looks.unwatch(&id);
             self.cameras.remove(&id);
             self.blame.clear(&id);
+            // An answer that came before this may have spoken of it again.
+            self.shared.health.remove(&subject(&id));
             for stream in [id.to_string(), format!("{id}/sub")] {
                 self.forget_decoder(&stream);
                 self.forget.push(stream);
@@ -242,8 +244,11 @@ impl Supervisor {
         }
         for (id, watch) in watched {
             self.looks.watch(id.clone(), watch.look_every, now);
+            if watch.sub.is_none() {
+                self.forget_decoder(&format!("{id}/sub"));
+            }
             match self.cameras.get_mut(&id) {
-                Some(camera) => camera.watch = watch,
+                Some(camera) => camera.rewatch(watch),
                 None => {
                     self.cameras.insert(id, Camera::new(watch));
                 }
@@ -288,6 +293,7 @@ impl Supervisor {
         let manifests = self.manifests();
         let start = Job::Start {
             profiles: self.shared.profiles.clone(),
+            named: self.shared.settings.hw_profile != "auto",
             onnxruntime: self.shared.settings.onnxruntime.clone(),
             models: manifests.clone(),
         };

@@ -33,14 +33,15 @@ pub struct Look<'a> {
 }
 
 impl Looks {
-    /// Tries out the profiles and loads the models. Second: what does not work. Without a model, or without ONNX
+    /// Tries out the profiles (`named`: see [`Decoders::start`]) and loads the models. Second: what does not work. Without a model, or without ONNX
     /// Runtime, pictures are served still; an error: nothing decodes.
     pub fn start(
         profiles: &[Profile],
+        named: bool,
         onnxruntime: Option<&std::path::Path>,
         manifests: &[std::path::PathBuf],
     ) -> Result<(Looks, Vec<String>), String> {
-        let (decoders, mut problems) = Decoders::start(profiles)?;
+        let (decoders, mut problems) = Decoders::start(profiles, named)?;
         let mut models = Vec::new();
         if !manifests.is_empty() {
             match Runtime::load(onnxruntime) {

@@ -73,6 +73,17 @@ impl Camera {
         Camera { watch, feeds: Default::default() }
     }
 
+    /// Watches it otherwise. What is known of a feed goes with its stream: another one counts its pictures anew.
+    pub fn rewatch(&mut self, watch: Watch) {
+        if !Arc::ptr_eq(&self.watch.main, &watch.main) {
+            self.feeds[0] = Feed::default();
+        }
+        if self.watch.sub.as_ref().map(Arc::as_ptr) != watch.sub.as_ref().map(Arc::as_ptr) {
+            self.feeds[1] = Feed::default();
+        }
+        self.watch = watch;
+    }
+
     /// Takes note of new key pictures; how long those of the preferred feed are apart.
     pub fn observe(&mut self, now: Duration) -> Duration {
         self.feeds[0].observe(&self.watch.main, now);

@@ -196,19 +196,18 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Says once which decoder a stream has, loudly where it is slower than the box could be.
+    /// Says once which decoder a watched camera's stream has, loudly where it changed to a slower one. That a box has
+    /// software decoders only is said once, by the worker when it starts.
     fn decoded_by(&mut self, job: &InFlight, decoder: String, profile: String) {
         let new = Decoder::new(&*job.camera, cut(&decoder), cut(&profile));
-        let known = self.decoders.get(&job.stream);
-        if known == Some(&new) || (known.is_none() && self.decoders.len() > 4096) {
+        if !self.cameras.contains_key(&job.camera) || self.decoders.get(&job.stream) == Some(&new) {
             return;
         }
         let before = self.forget_decoder(&job.stream);
         self.shared.health.metrics.decoder_info.get_or_create(&new).set(1);
         let (stream, decoder, profile) = (&job.stream, &new.decoder, &new.profile);
-        let fell_back = before.as_ref().is_some_and(|before| before.profile != new.profile)
-            || !matches!(&*self.shared.settings.hw_profile, "auto" | "software");
-        if profile == "software" && fell_back {
+        let changed = before.as_ref().is_some_and(|before| before.profile != new.profile);
+        if profile == "software" && changed {
             tracing::warn!(
                 stream,
                 decoder,
