@@ -30,6 +30,10 @@ soak:            ## many kills, restarts and hostile cameras; minutes
 	@packaging/setup.sh test
 	LIUTA_SOAK=1 cargo test --release --locked -- --ignored --test-threads=1
 
+fuzz:            ## hostile bytes for every parser, FUZZ_SECONDS (60) each; see fuzz/README.md
+	@packaging/setup.sh fuzz
+	fuzz/run.sh
+
 clips:           ## render the demo's clips again
 	/usr/bin/python3 demo/render.py
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what liuta is built from and runs on: Debian packages, and ONNX Runtime's shared library out of its PyPI
-# wheel. Safe to run again: what is there is left alone. `setup.sh test` adds what only the tests need.
+# wheel. Safe to run again: what is there is left alone. `setup.sh test` adds what only the tests need, `setup.sh fuzz`
+# what the fuzzer is built with.
 #
 # Mirrors are those that apt, pip and cargo are configured with (sources.list, PIP_INDEX_URL, CARGO_*).
 set -eu
@@ -15,6 +16,7 @@ test="ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
 
 wanted=$base
 [ "${1:-}" = test ] && wanted="$base $test"
+[ "${1:-}" = fuzz ] && wanted="$base g++"
 
 missing=""
 for package in $wanted; do

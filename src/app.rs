@@ -31,7 +31,7 @@ use crate::relay::rtsp;
 use crate::store::Store;
 use crate::vision::Vision;
 
-/// What all live rings may hold together beyond each stream's newest random access point.
+/// What all live rings should hold together; past it each keeps its fair share.
 const LIVE_BYTES: usize = 1 << 30;
 
 /// From SIGTERM to the end. systemd's own patience (`TimeoutStopSec`) is longer.

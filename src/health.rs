@@ -178,7 +178,7 @@ impl Default for Metrics {
             detections: Family::default(), "Detections at or above min_score inside a zone";
             alerts: Family::default(), "Alerts confirmed";
             vision_restarts: Family::default(), "Restarts of the vision worker";
-            relay_readers: Family::default(), "Readers connected";
+            relay_readers: Family::default(), "Clients that play a stream, by protocol (HLS has requests, no readers)";
             relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
             outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
             outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(

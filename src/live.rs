@@ -1,8 +1,9 @@
 //! The live ring: a stream's recent samples and parts in memory, and the cursors that read them.
 //!
 //! One writer (the camera), any number of readers, each with its own cursor. A reader that falls behind gets a typed
-//! skip and goes on at the newest random access point; it never holds the writer up. Bytes are bounded per stream and
-//! globally; the newest random access point and what follows always stay, unless they alone pass [`HARD_CAP`].
+//! skip and goes on at the newest random access point; it never holds the writer up. A stream is bounded by age and by
+//! bytes, and all streams together by a [`Budget`]; the newest random access point and what follows always stay, unless
+//! they alone pass [`HARD_CAP`].
 //!
 //! What does not belong here: sockets, and who reads.
 
@@ -17,30 +18,40 @@ use crate::media::cmaf::Part;
 use crate::media::rtp::{Packetiser, Packets};
 use crate::media::{AccessUnit, AudioParams, Feed, Sample, VideoParams};
 
-/// Bytes of one stream beyond which even the newest random access point and what follows are dropped: a camera at
-/// 8 Mbit/s gets there after a minute without a key picture.
+/// Bytes of one stream beyond which no floor holds, and even the newest random access point and what follows are
+/// dropped: a camera at 8 Mbit/s gets there after a minute without a key picture.
 pub const HARD_CAP: usize = 64 << 20;
 
 /// What a sample costs beside its payload, so that a flood of empty ones is bounded too.
 const ENTRY_COST: usize = 256;
 
-/// How far back parts are kept: what HLS playlists show, and a margin for players that are late.
-const PARTS_90K: i64 = 30 * crate::media::VIDEO_CLOCK;
+/// How far back samples and parts are kept: what HLS playlists show, and a margin for players that are late.
+const KEPT_90K: i64 = 30 * crate::media::VIDEO_CLOCK;
 
-/// Bytes that all streams made from it may keep together beyond their newest random access points.
+/// Segments whose parts stay however old: the three whole ones that a player wants (RFC 8216 section 6.3.3) and the
+/// one that grows. Key pictures far apart make them reach back further than [`KEPT_90K`].
+const KEPT_SEGMENTS: usize = 4;
+
+/// The same while all streams together keep too much: the one whole segment without which there is no playlist.
+const KEPT_SEGMENTS_UNDER_PRESSURE: usize = 2;
+
+/// Bytes that all streams made from it should keep together. Past them each keeps its fair share.
 #[derive(Debug)]
 pub struct Budget {
     total: usize,
     used: AtomicUsize,
+    streams: AtomicUsize,
 }
 
 impl Budget {
     pub fn new(total: usize) -> Arc<Budget> {
-        Arc::new(Budget { total, used: AtomicUsize::new(0) })
+        Arc::new(Budget { total, used: AtomicUsize::new(0), streams: AtomicUsize::new(0) })
     }
 
-    fn exceeded(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.total
+    /// What one stream may keep at most, while all together keep too much.
+    fn fair_share(&self) -> Option<usize> {
+        let exceeded = self.used.load(Ordering::Relaxed) > self.total;
+        exceeded.then(|| self.total / self.streams.load(Ordering::Relaxed).max(1))
     }
 
     /// One stream's share goes from `from` to `to` bytes.
@@ -130,6 +141,13 @@ impl Entry {
             Sample::Audio(frame) => frame.data.len(),
         };
         data + ENTRY_COST
+    }
+
+    fn at_90k(&self) -> i64 {
+        match &self.sample {
+            Sample::Video(unit) => unit.dts_90k,
+            Sample::Audio(frame) => frame.pts_90k(),
+        }
     }
 
     fn unit(&self) -> Option<&Arc<AccessUnit>> {
@@ -250,16 +268,18 @@ impl Ring {
             self.rap = Some(self.end());
         }
         let entry = Entry { sample, packets: None };
+        let horizon = entry.at_90k() - KEPT_90K;
         self.entry_bytes += entry.cost();
         self.entries.push_back(entry);
+        self.drop_entries(|_, oldest| oldest.at_90k() < horizon);
     }
 
     fn push_part(&mut self, part: Arc<Part>) {
-        let horizon = part.start_90k + part.duration_90k - PARTS_90K;
+        let horizon = part.start_90k + part.duration_90k - KEPT_90K;
         self.part_bytes += part.len();
         let placed = self.place(part);
         self.parts.push_back(placed);
-        self.drop_parts(|_, oldest| oldest.start_90k < horizon);
+        self.drop_parts(KEPT_SEGMENTS, |_, oldest| oldest.start_90k < horizon);
     }
 
     fn place(&mut self, part: Arc<Part>) -> Placed {
@@ -283,9 +303,23 @@ impl Ring {
         Placed { part, segment, discontinuity, segment_start_90k }
     }
 
-    /// Drops the oldest parts while `too_much`, never the newest independent part and what follows.
-    fn drop_parts(&mut self, too_much: impl Fn(usize, &Part) -> bool) {
-        let mut spare = self.parts.iter().rposition(|placed| placed.part.independent).unwrap_or(0);
+    /// Drops the oldest entries while `too_much`, never the newest random access point and what follows.
+    fn drop_entries(&mut self, too_much: impl Fn(usize, &Entry) -> bool) {
+        while self.rap.is_some_and(|rap| self.first < rap) {
+            let Some(oldest) = self.entries.front() else { return };
+            if !too_much(self.entry_bytes, oldest) {
+                return;
+            }
+            self.entry_bytes -= oldest.cost();
+            self.entries.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// Drops the oldest parts while `too_much`, never those of the newest `segments` that began.
+    fn drop_parts(&mut self, segments: usize, too_much: impl Fn(usize, &Part) -> bool) {
+        let independent = self.parts.iter().enumerate().rev().filter(|(_, placed)| placed.part.independent);
+        let mut spare = independent.take(segments).last().map_or(0, |(at, _)| at);
         while spare > 0 {
             let Some(Placed { part: oldest, .. }) = self.parts.front() else { return };
             if !too_much(self.part_bytes, oldest) {
@@ -311,18 +345,19 @@ impl Ring {
             self.rap = None;
             self.awaiting_rap = true;
         }
+        self.drop_parts(1, |bytes, _| bytes > hard);
         if self.part_bytes > hard {
             self.parts.clear();
             self.part_bytes = 0;
         }
-        // Under pressure from all streams together each gives up, with its next push, what it does not need.
-        let cap = if budget.exceeded() { 0 } else { cap };
-        while self.entry_bytes > cap && self.rap.is_some_and(|rap| self.first < rap) {
-            let Some(oldest) = self.entries.pop_front() else { break };
-            self.entry_bytes -= oldest.cost();
-            self.first += 1;
-        }
-        self.drop_parts(|bytes, _| bytes > cap);
+        // Under pressure from all streams together each gives up, with its next push, what exceeds its share: what a
+        // reader that is a little late needs stays.
+        let (cap, segments) = match budget.fair_share() {
+            Some(share) => (cap.min(share), KEPT_SEGMENTS_UNDER_PRESSURE),
+            None => (cap, KEPT_SEGMENTS),
+        };
+        self.drop_entries(|bytes, _| bytes > cap);
+        self.drop_parts(segments, |bytes, _| bytes > cap);
         let held = self.held();
         budget.account(self.accounted, held);
         self.accounted = held;
@@ -330,7 +365,8 @@ impl Ring {
 }
 
 impl LiveStream {
-    /// `cap`: bytes kept of this stream, not counting the newest random access point and what follows.
+    /// `cap`: bytes kept of this stream, except that the newest random access point and what follows stay, and as many
+    /// parts as a playlist needs.
     pub fn new(camera: Id, feed: Feed, cap: usize) -> Arc<LiveStream> {
         LiveStream::within(&Budget::new(usize::MAX), camera, feed, cap)
     }
@@ -356,6 +392,7 @@ impl LiveStream {
             closed: false,
             accounted: 0,
         };
+        budget.streams.fetch_add(1, Ordering::Relaxed);
         Arc::new(LiveStream {
             camera,
             feed,
@@ -503,7 +540,7 @@ impl LiveStream {
         self.pushes.subscribe()
     }
 
-    /// The parts held now, oldest first (about the last 30 s).
+    /// The parts held now, oldest first: about the last 30 s, and more where key pictures are far apart.
     pub fn parts(&self) -> Vec<Arc<Part>> {
         self.lock().parts.iter().map(|placed| placed.part.clone()).collect()
     }
@@ -549,6 +586,7 @@ impl Drop for LiveStream {
     fn drop(&mut self) {
         let accounted = self.lock().accounted;
         self.budget.account(accounted, 0);
+        self.budget.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -643,6 +681,67 @@ mod tests {
         assert!(holds(&a).len() <= 4 && holds(&a).ends_with(&[6, 7]), "{:?}", holds(&a));
         drop((a, b));
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        assert_eq!(budget.streams.load(Ordering::Relaxed), 0);
+    }
+
+    /// More cameras than the budget has room for, for long.
+    #[tokio::test]
+    async fn under_pressure_every_stream_keeps_its_share_for_readers_and_playlists() {
+        const STREAMS: usize = 8;
+        let budget = Budget::new(STREAMS * 13_000);
+        let streams: Vec<_> =
+            (0..STREAMS).map(|_| LiveStream::within(&budget, "a".into(), Feed::Main, 1_000_000)).collect();
+        let mut cursors = Vec::new();
+        for seq in 0..200 {
+            for stream in &streams {
+                stream.push(unit(seq, 1, seq % 4 == 0, 1_000));
+                stream.push_part(part(seq, seq % 4 == 0));
+            }
+            if seq == 0 {
+                cursors = streams.iter().map(|stream| stream.cursor()).collect();
+                continue;
+            }
+            // Each reader is always one picture behind.
+            for cursor in &mut cursors {
+                assert_eq!(sequences(cursor, 1).await, [(seq - 1).to_string()]);
+            }
+        }
+        for stream in &streams {
+            assert!(holds(stream).len() >= 10, "{:?}", holds(stream));
+            let whole = stream.parts().iter().filter(|part| part.independent).count();
+            assert!(whole >= 2, "no whole segment");
+        }
+        assert!(budget.used.load(Ordering::Relaxed) <= budget.total + STREAMS * 2_000);
+    }
+
+    #[test]
+    fn samples_go_by_age() {
+        let stream = stream(usize::MAX);
+        for seq in 0..2_000 {
+            stream.push(unit(seq, 1, seq % 25 == 0, 10));
+        }
+        assert_eq!(holds(&stream), (1_249..2_000).collect::<Vec<_>>());
+        // With key pictures farther apart than that, the newest and what follows.
+        for seq in 2_000..4_000 {
+            stream.push(unit(seq, 1, seq == 2_000, 10));
+        }
+        assert_eq!(holds(&stream), (2_000..4_000).collect::<Vec<_>>());
+    }
+
+    /// Key pictures 12 and 40 s apart: three whole segments and the one that grows.
+    #[test]
+    fn long_segments_stay_whatever_their_age() {
+        for parts_a_segment in [24, 80] {
+            let stream = stream(1_000);
+            for seq in 0..parts_a_segment * 10 {
+                stream.push_part(part(seq, seq % parts_a_segment == 0));
+                let held = stream.parts();
+                let began = seq / parts_a_segment + 1;
+                let whole = held.iter().filter(|part| part.independent).count() as u64;
+                assert_eq!(whole, began.min(KEPT_SEGMENTS as u64), "{seq}");
+                assert!(held[0].independent && held.len() as u64 <= KEPT_SEGMENTS as u64 * parts_a_segment);
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ static CLIPS: LazyLock<Clips> = LazyLock::new(|| {
 struct Relay {
     address: SocketAddr,
     streams: Arc<Directory>,
+    access: Access,
     health: Health,
     server: Server,
     feeding: Vec<JoinHandle<()>>,
@@ -73,8 +74,8 @@ impl Relay {
         let (streams, health) = (Arc::new(Directory::default()), Health::default());
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let access = Access::simulated(credentials);
-        let server = Server::start(listener, streams.clone(), access, health.clone());
-        Relay { address, streams, health, server, feeding: Vec::new() }
+        let server = Server::start(listener, streams.clone(), access.clone(), health.clone());
+        Relay { address, streams, access, health, server, feeding: Vec::new() }
     }
 
     fn camera(&self, path: &str) -> Arc<LiveStream> {
@@ -406,6 +407,36 @@ async fn the_protocol_is_kept() {
     stream.close();
     let rest = client.rest().await;
     assert_eq!(rest[rest.len() - 7], 203, "{rest:?}");
+    relay.stop().await;
+}
+
+/// What a reload changes reaches who plays already.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_go_with_their_permission_and_with_their_channel() {
+    let relay = Relay::start(None).await;
+    let params = real_params();
+    let on_air = relay.camera("cam");
+    let next = relay.camera("next");
+    for stream in [&on_air, &next] {
+        stream.push(picture(&params, 1, 0, 900_000, 3_000));
+    }
+    relay.streams.insert("channels/wall-1", on_air.clone());
+    let mut of_channel = Client::connect(relay.address).await;
+    of_channel.play(&relay.url("channels/wall-1"), "0-1").await;
+    let mut of_camera = Client::connect(relay.address).await;
+    of_camera.play(&relay.url("cam"), "0-1").await;
+
+    relay.streams.insert("channels/wall-1", next);
+    let rest = of_channel.rest().await;
+    assert_eq!(rest[rest.len() - 7], 203, "no BYE: {rest:?}");
+    assert_eq!((relay.readers("channels/wall-1"), relay.readers("cam")), (0, 1));
+    let answer = of_camera.ask("GET_PARAMETER *", "").await;
+    assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
+
+    relay.access.set_anonymous(false);
+    let rest = of_camera.rest().await;
+    assert_eq!(rest[rest.len() - 7], 203, "no BYE: {rest:?}");
+    assert_eq!(relay.readers("cam"), 0);
     relay.stop().await;
 }
 

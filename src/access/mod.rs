@@ -220,6 +220,27 @@ impl Access {
         }
     }
 
+    /// Whoever sent a request: by its `Authorization` header, else by its console session, else the anonymous viewer;
+    /// and whether any credentials counted. For where nothing may block: tokens lie in the store, whose every call does.
+    pub async fn who(
+        &self,
+        authorization: Option<String>,
+        session: Option<String>,
+    ) -> (Result<Person, Denied>, bool) {
+        let access = self.clone();
+        let asking = tokio::task::spawn_blocking(move || {
+            if authorization.is_some() {
+                return (access.authorization(authorization.as_deref()), true);
+            }
+            // A session that has ended is none: the page that still sends it falls back to what anyone may.
+            match session.map(|session| access.session(&session)) {
+                Some(Ok(person)) => (Ok(person), true),
+                _ => (access.authorization(None), false),
+            }
+        });
+        asking.await.unwrap_or((Err(Denied::Unknown), true))
+    }
+
     /// Makes a token and gives back its text, which is shown once and never kept.
     pub fn create_token(
         &self,

@@ -151,24 +151,11 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-/// The person behind the header, else behind the cookie, else the anonymous viewer; and whether any credentials counted.
 async fn who(access: &Access, parts: &Parts) -> (Result<Person, Denied>, bool) {
-    let authorization = parts.headers.get(header::AUTHORIZATION).cloned();
-    let session = cookie(&parts.headers).map(str::to_owned);
-    let access = access.clone();
-    // Tokens lie in the store, whose every call blocks.
-    let asking = tokio::task::spawn_blocking(move || {
-        if let Some(value) = authorization {
-            let header = value.to_str().map_err(|_| Denied::Unknown);
-            return (header.and_then(|header| access.authorization(Some(header))), true);
-        }
-        // A session that has ended is none: the page that still sends it falls back to what anyone may.
-        match session.map(|session| access.session(&session)) {
-            Some(Ok(person)) => (Ok(person), true),
-            _ => (access.authorization(None), false),
-        }
-    });
-    asking.await.unwrap_or((Err(Denied::Unknown), true))
+    let authorization = parts.headers.get(header::AUTHORIZATION);
+    // What is no text is no token either.
+    let authorization = authorization.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    access.who(authorization, cookie(&parts.headers).map(str::to_owned)).await
 }
 
 /// The session that the console's cookie names.

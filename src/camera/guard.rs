@@ -82,7 +82,8 @@ impl Guard {
         let mut step = pin!(step);
         let mut deadline = pin!(tokio::time::sleep(within));
         poll_fn(|cx| {
-            if deadline.as_mut().poll(cx).is_ready() {
+            // A timer rounds up, and a flood must not slip through in every last millisecond.
+            if within.is_zero() || deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Breach::Silent(within)));
             }
             ready!(ration(cx));

@@ -28,8 +28,7 @@ use crate::record::{GapCause, Recorder, Ring};
 use retry::{Backoff, Password};
 use source::{Session, SessionError, Target};
 
-/// Bytes of the live ring beyond the newest random access point: half a minute at 8 and at 2 Mbit/s, as long as HLS
-/// playlists reach back.
+/// Bytes of the live ring: half a minute at 8 and at 2 Mbit/s, as long as HLS playlists reach back.
 const MAIN_CAP: usize = 32 << 20;
 const SUB_CAP: usize = 8 << 20;
 
@@ -151,7 +150,7 @@ impl Way {
         let mut session = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(()),
-            session = self.password.open(&self.target, self.run, self.next_seq) => session?,
+            session = self.password.open(self.live.feed, &self.target, self.run, self.next_seq) => session?,
         };
         self.live.announce_audio(session.audio());
         let mut packager = Packager::new(self.run, self.next_part, session.audio());

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::source::{Session, SessionError, Target};
+use crate::media::Feed;
 
 /// The pause between attempts: exponential and jittered, short while the camera may be back any moment.
 #[derive(Debug, Default)]
@@ -38,18 +39,23 @@ impl Backoff {
 }
 
 /// A camera's password, which its main and sub stream share. Cameras lock out whoever is wrong about five times, so
-/// a refused one is tried twice, then every 15 minutes. The second try, at once, is what a nonce that grew stale
-/// needs. Changed credentials come with a new camera, hence afresh.
+/// a refused one is tried twice, over both feeds, then every 15 minutes. The second try, at once, is what a nonce that
+/// grew stale needs. Changed credentials come with a new camera, hence afresh.
+///
+/// A camera may take the password for one feed and refuse it for the other. So a feed for which it was taken waits for
+/// no refusal but its own: the recording returns at once, whatever becomes of the sub stream. Where the camera's
+/// password is changed meanwhile that costs one more try.
 #[derive(Debug, Default)]
 pub struct Password {
     state: Mutex<State>,
-    /// Until the camera has taken it, only one stream at a time asks.
+    /// Only one feed at a time asks, of those for which the password is not known to be right.
     asking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    taken: bool,
+    /// By feed: it was taken, and not refused since.
+    taken: [bool; 2],
     refusals: u32,
     not_before: Option<Instant>,
 }
@@ -58,11 +64,17 @@ impl State {
     const TRIES: u32 = 2;
     const REST: Duration = Duration::from_secs(15 * 60);
 
-    fn note(&mut self, refused: Option<bool>, now: Instant) {
+    fn note(&mut self, feed: Feed, refused: Option<bool>, now: Instant) {
+        let taken = &mut self.taken[feed as usize];
         match refused {
-            Some(false) => *self = State { taken: true, ..State::default() },
+            // Proves nothing new of what the other feed was refused.
+            Some(false) if *taken => {}
+            Some(false) => {
+                *taken = true;
+                (self.refusals, self.not_before) = (0, None);
+            }
             Some(true) => {
-                self.taken = false;
+                *taken = false;
                 self.refusals += 1;
                 self.not_before = (self.refusals >= Self::TRIES).then(|| now + Self::REST);
             }
@@ -76,20 +88,36 @@ impl State {
 }
 
 impl Password {
-    /// Opens a session when the password may be tried.
-    pub async fn open(&self, target: &Target, run: u64, next_seq: u64) -> Result<Session, SessionError> {
-        let taken = self.lock().taken;
-        let _asking = if taken { None } else { Some(self.asking.lock().await) };
-        let wait = self.lock().wait(Instant::now());
-        tokio::time::sleep(wait).await;
+    /// Opens a session of the feed when the password may be tried.
+    pub async fn open(
+        &self,
+        feed: Feed,
+        target: &Target,
+        run: u64,
+        next_seq: u64,
+    ) -> Result<Session, SessionError> {
+        let taken = self.lock().taken[feed as usize];
+        let _asking = if taken { None } else { Some(self.turn().await) };
         let opened = Session::open(target, run, next_seq).await;
         let refused = match &opened {
             Ok(_) => Some(false),
             Err(error) if error.is_password() => Some(true),
             Err(_) => None,
         };
-        self.lock().note(refused, Instant::now());
+        self.lock().note(feed, refused, Instant::now());
         opened
+    }
+
+    async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        let turn = self.asking.lock().await;
+        loop {
+            let wait = self.lock().wait(Instant::now());
+            if wait.is_zero() {
+                return turn;
+            }
+            // Again afterwards: a feed that did not wait may have been refused meanwhile.
+            tokio::time::sleep(wait).await;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -126,16 +154,33 @@ mod tests {
     fn a_wrong_password_is_tried_twice_then_every_quarter_of_an_hour() {
         let mut state = State::default();
         let start = Instant::now();
-        state.note(Some(true), start);
+        state.note(Feed::Main, Some(true), start);
         assert_eq!(state.wait(start), Duration::ZERO);
-        state.note(Some(true), start);
+        state.note(Feed::Sub, Some(true), start);
         assert_eq!(state.wait(start), State::REST);
-        state.note(None, start);
+        state.note(Feed::Main, None, start);
         assert_eq!(state.wait(start + State::REST), Duration::ZERO);
-        state.note(Some(true), start + State::REST);
+        state.note(Feed::Main, Some(true), start + State::REST);
         assert_eq!(state.wait(start + State::REST), State::REST);
-        state.note(Some(false), start);
-        assert!(state.taken && state.refusals == 0);
+        state.note(Feed::Main, Some(false), start);
+        assert_eq!((state.taken, state.refusals), ([true, false], 0));
         assert_eq!(state.wait(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_feed_that_is_refused_alone_rests_alone() {
+        let mut state = State::default();
+        let start = Instant::now();
+        state.note(Feed::Main, Some(false), start);
+        state.note(Feed::Sub, Some(true), start);
+        state.note(Feed::Sub, Some(true), start);
+        assert!(state.taken[Feed::Main as usize], "it does not wait");
+        // However often the main stream comes and goes, the sub stream rests.
+        state.note(Feed::Main, Some(false), start);
+        assert_eq!(state.wait(start), State::REST);
+        // The camera's password was changed: one try shows it.
+        state.note(Feed::Main, Some(true), start);
+        assert!(!state.taken[Feed::Main as usize]);
+        assert_eq!(state.wait(start), State::REST);
     }
 }

@@ -242,11 +242,10 @@ impl Session {
         SessionError::Clock { peer: self.peer.clone(), clock }
     }
 
-    /// `None`: a picture that cannot be decoded, since the session began after what it refers to.
+    /// `None`: no picture, or one that cannot be decoded, since the session began after what it refers to.
     fn picture(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<Sample>, SessionError> {
         self.guard.picture(frame.data().len());
         let arrival = arrival();
-        self.last_picture = Instant::now();
         if frame.has_new_parameters() || self.params.is_none() {
             let params =
                 video_params(&self.stream, self.video, self.codec).map_err(|what| self.protocol(what))?;
@@ -257,8 +256,10 @@ impl Session {
         }
         let Some(params) = self.params.clone() else { return Ok(None) };
         let rtp = frame.timestamp().timestamp();
-        let data = without_delimiter(self.codec, frame.into_data().into());
+        let data = without_trailing_zeros(without_delimiter(self.codec, frame.into_data().into()));
+        // A camera whose encoder hangs may go on with SEI: what holds no slice shows no life.
         let Some(slice) = first_slice(self.codec, &data) else { return Ok(None) };
+        self.last_picture = Instant::now();
         let is_rap = self.codec.is_rap(slice);
         if is_rap {
             self.last_rap = self.last_picture;
@@ -452,10 +453,37 @@ fn without_delimiter(codec: VideoCodec, data: Bytes) -> Bytes {
     }
 }
 
+/// Without the zeros that some cameras leave behind a NAL unit, as in a byte stream. None may end with one (ITU-T H.264
+/// and H.265, 7.4.1), and the recovery after a crash relies on that. Our RTSP library strips those of H.264 alone.
+fn without_trailing_zeros(data: Bytes) -> Bytes {
+    if nal_units(&data).all(|nal| nal.last().is_some_and(|&byte| byte != 0)) {
+        return data;
+    }
+    let mut kept = Vec::with_capacity(data.len());
+    for nal in nal_units(&data) {
+        // A NAL unit of zeros alone is none.
+        if let Some(last) = nal.iter().rposition(|&byte| byte != 0) {
+            kept.extend((last as u32 + 1).to_be_bytes());
+            kept.extend(&nal[..=last]);
+        }
+    }
+    kept.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::media::h264;
+
+    #[test]
+    fn trailing_zeros_are_cut_off_and_nothing_is_copied_where_there_are_none() {
+        let clean = Bytes::from_static(&[0, 0, 0, 3, 0x26, 1, 0x80, 0, 0, 0, 2, 0x50, 1]);
+        let kept = without_trailing_zeros(clean.clone());
+        assert_eq!((kept.as_ptr(), kept.len()), (clean.as_ptr(), clean.len()));
+        let padded = [0, 0, 0, 5, 0x26, 1, 0x80, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 3, 0x50, 1, 0];
+        assert_eq!(without_trailing_zeros(Bytes::copy_from_slice(&padded)), clean);
+        assert_eq!(without_trailing_zeros(Bytes::from_static(&[0, 0, 0, 1, 0])), Bytes::new());
+    }
 
     #[test]
     fn a_leading_delimiter_is_cut_off_without_a_copy() {

@@ -26,7 +26,8 @@ const RETRY_SECONDS: u32 = 2;
 /// Playlists show about so much. The ring holds more, so that a late player still gets what its playlist named.
 const WINDOW_90K: i64 = 20 * VIDEO_CLOCK;
 
-/// Fewer segments than this make players stop and wait (RFC 8216 section 6.2.2).
+/// Fewer segments than this make players stop and wait (RFC 8216 section 6.2.2). The ring keeps so many whole ones
+/// however long they are.
 const MIN_SEGMENTS: usize = 3;
 
 /// What a request below `/<path>/` is answered with.
@@ -262,5 +263,20 @@ mod tests {
         assert!(index(&stream).await.contains("seg-0.m4s"));
         stream.close();
         assert!(matches!(answer(&stream, "index.m3u8").await, Answer::NotYet(_)));
+    }
+
+    /// Key pictures 12 and 40 s apart.
+    #[tokio::test]
+    async fn long_segments_leave_no_gap_in_what_playlists_show() {
+        for parts_a_segment in [24, 80] {
+            let (stream, init) = (stream(), init(b"one"));
+            for seq in 0..parts_a_segment * 8 {
+                stream.push_part(part(seq, 1, &init, seq % parts_a_segment == 0));
+                let whole = (seq / parts_a_segment).min(3) as usize;
+                if whole > 0 {
+                    assert_eq!(values(&index(&stream).await, "seg-").len(), whole, "{seq}");
+                }
+            }
+        }
     }
 }

@@ -42,12 +42,14 @@ pub enum Attack {
     EndlessNals,
     /// RTCP and nothing else.
     OnlyRtcp,
+    /// Access units without a picture.
+    OnlySei,
     /// Plays, then is silent.
     PlaysNothing,
 }
 
 impl Attack {
-    pub const ALL: [Attack; 15] = [
+    pub const ALL: [Attack; 16] = [
         Attack::EndlessHeader,
         Attack::EndlessHeaders,
         Attack::EndlessBody,
@@ -62,6 +64,7 @@ impl Attack {
         Attack::EndlessPicture,
         Attack::EndlessNals,
         Attack::OnlyRtcp,
+        Attack::OnlySei,
         Attack::PlaysNothing,
     ];
 }
@@ -202,6 +205,10 @@ impl Attack {
                     let mut report = vec![0x80, 200, 0, 6];
                     report.extend([0; 24]);
                     interleaved(1, &report)
+                }
+                Attack::OnlySei => {
+                    let time = u32::from(sequence) * 3_600;
+                    rtp(&mut sequence, time, true, &[6, 5, 1, 0x55, 0x80])
                 }
                 _ => std::future::pending().await,
             };

@@ -6,6 +6,9 @@ use super::init::{ABOUT, AUDIO_TRACK, VIDEO_TRACK};
 use super::{About, Boxes};
 use crate::media::time;
 
+/// Ticks of 90 kHz that are believed of a file, 25 000 years: sums of such times cannot overflow.
+const MAX_TICKS: i64 = 1 << 56;
+
 /// A box within a buffer that begins with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BoxHeader {
@@ -42,7 +45,7 @@ impl Head {
     /// Reads the head at the start of `bytes`, which may go on behind it; `None` when there is no whole one of ours.
     pub fn parse(bytes: &[u8]) -> Option<Head> {
         let (mut at, mut moov) = (0, None);
-        let (about, uuid) = loop {
+        let (about, uuid): (About, usize) = loop {
             let rest = bytes.get(at..)?;
             let header = header(rest)?;
             let body = rest.get(8..header.size)?;
@@ -54,6 +57,8 @@ impl Head {
             }
             at += header.size;
         };
+        let believed = -MAX_TICKS..=MAX_TICKS;
+        (believed.contains(&about.start_90k) && believed.contains(&about.origin_90k)).then_some(())?;
         let end = at + header(bytes.get(at..)?)?.size;
         let moov = moov?;
         let (mut video, mut audio) = (None, None);
@@ -247,7 +252,7 @@ impl Fragment {
     pub fn shift(&mut self, video: i64, audio: i64) {
         let runs = [(Some(&mut self.video), video), (self.audio.as_mut(), audio)];
         for (run, by) in runs.into_iter().filter_map(|(run, by)| Some((run?, by))) {
-            run.decode_time = (run.decode_time + by).max(0);
+            run.decode_time = run.decode_time.saturating_add(by).max(0);
             let at = run.decode_time_at;
             self.header[at..at + 8].copy_from_slice(&run.decode_time.to_be_bytes());
         }
@@ -310,7 +315,7 @@ impl Run {
             at += width;
         }
         Some(Run {
-            decode_time: i64::try_from(decode_time).ok()?,
+            decode_time: i64::try_from(decode_time).ok().filter(|&ticks| ticks <= MAX_TICKS)?,
             independent,
             samples,
             place: traf.clone(),

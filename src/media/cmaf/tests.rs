@@ -436,6 +436,18 @@ fn a_file_is_read_back() {
     }
 }
 
+#[test]
+fn times_that_nobody_recorded_are_not_believed() {
+    let video = params(320);
+    let mut packager = Packager::new(1, 0, None);
+    let part = (0..30).find_map(|at| packager.push(&unit(at, at == 0, &video))).unwrap();
+    assert!(Head::parse(&part.init.for_file("gate", "main", 1 << 60, 1 << 60)).is_none());
+    let mut fragment = Fragment::parse(&part.header).unwrap();
+    fragment.shift(i64::MAX, 0);
+    fragment.shift(i64::MAX, 0);
+    assert!(Fragment::parse(&fragment.header).is_none());
+}
+
 proptest::proptest! {
     /// Files are hostile: any byte may have changed.
     #[test]

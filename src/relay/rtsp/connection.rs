@@ -41,6 +41,9 @@ const PARAMS_TIMEOUT: Duration = Duration::from_secs(5);
 /// once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Between two looks at whether a client that plays may still watch, and its path still leads to the same stream.
+const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Wrong tokens on one connection before it is closed.
 const MAX_DENIALS: u32 = 10;
 
@@ -68,6 +71,10 @@ pub enum Closed {
     OtherCodec,
     #[error("the stream was removed")]
     Removed,
+    #[error("its path leads to another stream now")]
+    Moved,
+    #[error("it may no longer watch the stream")]
+    Revoked,
 }
 
 pub struct Connection {
@@ -111,6 +118,9 @@ struct Track {
 
 struct Playing {
     cursor: Cursor,
+    /// The `Authorization` header that PLAY came with, and when it was last asked about.
+    authorization: Option<String>,
+    checked: Instant,
     _reader: Reader,
 }
 
@@ -177,7 +187,10 @@ impl Connection {
                 next = next(&mut self.session), if self.output.is_empty() && self.closing.is_none() => {
                     self.send(next);
                 }
-                _ = tick.tick() => self.check_deadlines()?,
+                _ = tick.tick() => {
+                    self.check_deadlines()?;
+                    self.check_permission().await;
+                }
             }
         }
     }
@@ -245,6 +258,33 @@ impl Connection {
         Ok(())
     }
 
+    /// A token is revoked or ends, `anonymous` is switched off, and a reload lays a channel on another camera: who
+    /// plays on must not outlive that.
+    async fn check_permission(&mut self) {
+        let Some(session) = self.session.as_mut().filter(|_| self.closing.is_none()) else { return };
+        let Some(playing) = &mut session.playing else { return };
+        if playing.checked.elapsed() < RECHECK_INTERVAL {
+            return;
+        }
+        playing.checked = Instant::now();
+        let (person, _) = self.shared.access.who(playing.authorization.clone(), None).await;
+        let stream = self.shared.streams.get(&session.path);
+        if !person.is_ok_and(|person| person.may(Action::Live, Some(&session.stream.camera))) {
+            self.end(Closed::Revoked);
+        } else if !stream.is_some_and(|stream| Arc::ptr_eq(&stream, &session.stream)) {
+            self.end(Closed::Moved);
+        }
+    }
+
+    /// Says good-bye on every track that was sent, and sends no more.
+    fn end(&mut self, why: Closed) {
+        let tracks = self.session.iter().flat_map(|session| session.tracks.iter().flatten());
+        for track in tracks.filter(|track| track.reported.is_some()) {
+            self.output.message(rtcp::bye(track.rtcp, track.ssrc));
+        }
+        self.closing = Some(why);
+    }
+
     /// Reads on for a moment: closing a socket with unread input would take the last answer back.
     async fn say_goodbye(&mut self) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -268,8 +308,8 @@ impl Connection {
             match request.method.as_str() {
                 "OPTIONS" => Ok(Response::new(200).with("Public", METHODS)),
                 "DESCRIBE" => self.describe(request).await,
-                "SETUP" => self.set_up(request),
-                "PLAY" => self.play(request),
+                "SETUP" => self.set_up(request).await,
+                "PLAY" => self.play(request).await,
                 "PAUSE" => self.pause(request),
                 "GET_PARAMETER" | "SET_PARAMETER" => Ok(self.in_session(Response::new(200))),
                 "TEARDOWN" => self.tear_down(request),
@@ -291,8 +331,10 @@ impl Connection {
 
     /// The stream that the request is for, if its sender may watch it. Who has not signed in learns nothing about
     /// which paths exist, and who may not watch a camera cannot tell it from one that is not there.
-    fn stream(&mut self, request: &Request, path: &str) -> Result<Arc<LiveStream>, Response> {
-        let person = self.shared.access.authorization(request.header("Authorization")).map_err(|denied| {
+    async fn stream(&mut self, request: &Request, path: &str) -> Result<Arc<LiveStream>, Response> {
+        let authorization = request.header("Authorization").map(str::to_owned);
+        let (person, _) = self.shared.access.who(authorization, None).await;
+        let person = person.map_err(|denied| {
             let status = if denied == Denied::Forbidden { 403 } else { 401 };
             let response = Response::new(status).saying(&denied.to_string());
             if status == 401 { response.with("WWW-Authenticate", "Basic realm=\"liuta\"") } else { response }
@@ -308,7 +350,7 @@ impl Connection {
 
     async fn describe(&mut self, request: &Request) -> Result<Response, Response> {
         let target = Target::of(&request.uri);
-        let stream = self.stream(request, &target.path)?;
+        let stream = self.stream(request, &target.path).await?;
         let Ok(params) = timeout(PARAMS_TIMEOUT, stream.wait_params()).await else {
             let why = "the camera has sent no picture yet: see its state in /healthz, and try again";
             return Err(Response::new(503).with("Retry-After", "5").saying(why));
@@ -317,9 +359,9 @@ impl Connection {
         Ok(Response::new(200).with("Content-Base", target.base).body("application/sdp", sdp))
     }
 
-    fn set_up(&mut self, request: &Request) -> Result<Response, Response> {
+    async fn set_up(&mut self, request: &Request) -> Result<Response, Response> {
         let target = Target::of(&request.uri);
-        let stream = self.stream(request, &target.path)?;
+        let stream = self.stream(request, &target.path).await?;
         let Some(params) = stream.params() else { return Err(Response::new(503).with("Retry-After", "5")) };
         let index = target.track.unwrap_or(sdp::VIDEO);
         if index > sdp::AUDIO || (index == sdp::AUDIO && params.audio.is_none()) {
@@ -357,12 +399,17 @@ impl Connection {
         Ok(self.in_session(Response::new(200).with("Transport", transport)))
     }
 
-    fn play(&mut self, request: &Request) -> Result<Response, Response> {
+    async fn play(&mut self, request: &Request) -> Result<Response, Response> {
         // Whoever may no longer watch must not begin to.
         let path = self.own_session(request)?.path.clone();
-        self.stream(request, &path)?;
+        let stream = self.stream(request, &path).await?;
         let health = &self.shared.health;
-        let Some(session) = &mut self.session else { return Err(Response::new(454)) };
+        let Some(session) = self.session.as_mut().filter(|session| Arc::ptr_eq(&session.stream, &stream))
+        else {
+            // The path leads elsewhere by now: what was described is not there.
+            self.session = None;
+            return Err(Response::new(454));
+        };
         if session.playing.is_some() {
             return Ok(self.in_session(Response::new(200)));
         }
@@ -388,7 +435,12 @@ impl Connection {
             response = response.with("RTP-Info", info.join(","));
         }
         let reader = Reader::new(health, &session.path);
-        session.playing = Some(Playing { cursor, _reader: reader });
+        session.playing = Some(Playing {
+            cursor,
+            authorization: request.header("Authorization").map(str::to_owned),
+            checked: Instant::now(),
+            _reader: reader,
+        });
         self.first = first;
         Ok(self.in_session(response))
     }
@@ -445,12 +497,7 @@ impl Connection {
                 self.shared.health.metrics.relay_skips.get_or_create(&label).inc();
                 tracing::debug!(path = session.path, "a slow RTSP reader skipped {count} pictures");
             }
-            Next::Closed => {
-                for track in session.tracks.iter().flatten().filter(|track| track.reported.is_some()) {
-                    self.output.message(rtcp::bye(track.rtcp, track.ssrc));
-                }
-                self.closing = Some(Closed::Removed);
-            }
+            Next::Closed => self.end(Closed::Removed),
         }
     }
 }

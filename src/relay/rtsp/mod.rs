@@ -8,7 +8,8 @@
 
 mod connection;
 mod output;
-mod request;
+// Public for the fuzzer alone: its input is anybody's.
+pub mod request;
 mod rtcp;
 mod sdp;
 

@@ -83,10 +83,12 @@ fn head_end(input: &[u8]) -> Option<usize> {
 
 /// Junk is refused at once and not when a head's worth of it is there.
 fn check_beginning(input: &[u8]) -> Result<Option<Incoming>, Refused> {
-    let method = input.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let plausible =
-        method.len() <= 32 && method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_');
-    if plausible { Ok(None) } else { Err(Refused(400)) }
+    let method = input.split(u8::is_ascii_whitespace).find(|word| !word.is_empty()).unwrap_or_default();
+    if is_method(method) { Ok(None) } else { Err(Refused(400)) }
+}
+
+fn is_method(word: &[u8]) -> bool {
+    word.len() <= 32 && word.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'_')
 }
 
 fn parse_head(head: &[u8]) -> Result<Request, Refused> {
@@ -98,8 +100,7 @@ fn parse_head(head: &[u8]) -> Result<Request, Refused> {
     else {
         return Err(Refused(400));
     };
-    if !version.starts_with("RTSP/") || !method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-    {
+    if !version.starts_with("RTSP/") || !is_method(method.as_bytes()) {
         return Err(Refused(400));
     }
     if version != "RTSP/1.0" {
@@ -275,6 +276,20 @@ mod tests {
             assert_eq!(requests(text.as_bytes()).unwrap_err(), Refused(status), "{text:.40}");
         }
         assert!(requests(b"OPTIONS * RTSP/1.0\r\nContent-Length: 5\r\n\r\nabc").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_request_is_read_alike_whole_and_byte_by_byte() {
+        let long = format!("{} * RTSP/1.0\r\n\r\n", "A".repeat(33));
+        for (text, good) in [("OPTIONS\t* RTSP/1.0\r\n\r\n", true), (long.as_str(), false)] {
+            assert_eq!(requests(text.as_bytes()).is_ok(), good, "{text:?} whole");
+            let mut input = BytesMut::new();
+            let pieces = text.bytes().map(|byte| {
+                input.extend_from_slice(&[byte]);
+                take(&mut input)
+            });
+            assert_eq!(pieces.collect::<Result<Vec<_>, _>>().is_ok(), good, "{text:?} byte by byte");
+        }
     }
 
     #[test]
