@@ -41,17 +41,18 @@ impl Worker {
     }
 
     async fn start(&mut self, profile: &str, models: &[PathBuf]) -> Report {
-        self.start_with(hw::profiles(profile, None).unwrap(), None, models).await
+        self.start_with(hw::profiles(profile, None).unwrap(), profile != "auto", None, models).await
     }
 
     async fn start_with(
         &mut self,
         profiles: Vec<hw::Profile>,
+        named: bool,
         onnxruntime: Option<PathBuf>,
         models: &[PathBuf],
     ) -> Report {
         let profiles = profiles.iter().map(|profile| serde_json::to_value(profile).unwrap()).collect();
-        let job = Job::Start { profiles, onnxruntime, models: models.to_vec() };
+        let job = Job::Start { profiles, named, onnxruntime, models: models.to_vec() };
         wire::write_job(&mut self.socket, &job, &[]).await.unwrap();
         self.report().await.0
     }
@@ -320,8 +321,12 @@ async fn a_decoder_that_is_missing_gives_way_to_the_next() {
         // One that does not exist, and one that exists and decodes nothing.
         decoder.element = if decoder.codec == VideoCodec::H264 { "nosuchdec" } else { "identity" }.into();
     }
+    let profiles = vec![broken.clone(), software[0].clone()];
+    let report = Worker::spawn().start_with(profiles.clone(), true, None, &[]).await;
+    let Report::Ready { problems, .. } = &report else { panic!("{report:?}") };
+    assert!(problems.len() == 2 && problems[0].contains("nosuchdec"), "chosen by somebody: {problems:?}");
     let mut worker = Worker::spawn();
-    let report = worker.start_with(vec![broken.clone(), software[0].clone()], None, &[]).await;
+    let report = worker.start_with(profiles, false, None, &[]).await;
     assert!(matches!(&report, Report::Ready { problems, .. } if problems.is_empty()), "{report:?}");
     for (codec, options) in [(VideoCodec::H264, H264_PLAIN), (VideoCodec::H265, H265_PLAIN)] {
         let clip = Clip::encode(codec, &footage("car-detection.mp4"), [320, 180], &options);
@@ -329,8 +334,33 @@ async fn a_decoder_that_is_missing_gives_way_to_the_next() {
         assert!(matches!(&report, Report::Looked { profile, .. } if profile == "software"), "{report:?}");
     }
     let mut worker = Worker::spawn();
-    let report = worker.start_with(vec![broken], None, &[]).await;
+    let report = worker.start_with(vec![broken], true, None, &[]).await;
     assert!(matches!(&report, Report::Unfit { why } if why.contains("nosuchdec")), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_left_its_decoder_may_change_its_codec() {
+    let software = hw::profiles("software", None).unwrap();
+    let mut tired = software[0].clone();
+    tired.name = "tired".into();
+    tired.decoders.retain(|decoder| decoder.codec == VideoCodec::H264);
+    // Outlives the built-in clip of ten pictures, and no longer look.
+    tired.decoders[0].download = "identity error-after=15".into();
+    let mut worker = Worker::spawn();
+    let report = worker.start_with(vec![tired, software[0].clone()], true, None, &[]).await;
+    assert!(matches!(&report, Report::Ready { problems, .. } if problems.is_empty()), "{report:?}");
+    let clip = Clip::encode(VideoCodec::H264, &drawn(), [320, 180], &H264_PLAIN);
+    let by = |report: Report| match report {
+        Report::Looked { profile, .. } => profile,
+        other => panic!("{other:?}"),
+    };
+    for _ in 0..3 {
+        assert_eq!(by(worker.look(&clip.units[..20], None, PictureWanted::Never).await.0), "software");
+    }
+    // It would do this one, and is not asked any more.
+    assert_eq!(by(worker.look(&clip.units[..1], None, PictureWanted::Never).await.0), "software");
+    let clip = Clip::encode(VideoCodec::H265, &drawn(), [320, 180], &H265_PLAIN);
+    assert_eq!(by(worker.look(&clip.units[..1], None, PictureWanted::Never).await.0), "software");
 }
 
 /// A network that gives the same output for every picture, as an ONNX file: `Identity` of a stored tensor.
@@ -464,7 +494,7 @@ async fn detections_lie_where_the_model_says() {
 async fn a_model_that_does_not_fit_its_manifest_is_refused() {
     let (_folder, manifest) = constant_model(&[], &[1, 3, 96, 64]);
     let report = Worker::spawn().start("software", std::slice::from_ref(&manifest)).await;
-    let Report::Unfit { why } = report else { panic!("{report:?}") };
+    let why = unloaded(report);
     assert!(why.contains("[1, 3, 96, 64]") && why.contains("[1, 3, 64, 64]"), "{why}");
 
     let (folder, manifest) = constant_model(&[], &[1, 3, 64, 64]);
@@ -475,19 +505,31 @@ async fn a_model_that_does_not_fit_its_manifest_is_refused() {
         .write_all(b"x")
         .unwrap();
     let report = Worker::spawn().start("software", std::slice::from_ref(&manifest)).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("sha256")), "{report:?}");
+    assert!(unloaded(report).contains("sha256"));
     std::fs::remove_file(folder.path().join("constant.onnx")).unwrap();
     let report = Worker::spawn().start("software", &[manifest]).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("models pull")), "{report:?}");
+    assert!(unloaded(report).contains("models pull"));
+}
+
+/// Why no model was loaded.
+fn unloaded(report: Report) -> String {
+    let Report::Ready { models, problems } = report else { panic!("{report:?}") };
+    assert!(models.is_empty(), "{models:?}");
+    problems.join("; ")
 }
 
 #[tokio::test]
-async fn a_missing_onnx_runtime_says_what_to_do() {
+async fn without_onnx_runtime_pictures_come_still_and_it_says_what_to_do() {
     let (_folder, manifest) = constant_model(&[], &[1, 3, 64, 64]);
     let profiles = hw::profiles("software", None).unwrap();
     let library = Some(PathBuf::from("/nonexistent/libonnxruntime.so"));
-    let report = Worker::spawn().start_with(profiles, library, &[manifest]).await;
-    assert!(matches!(&report, Report::Unfit { why } if why.contains("make setup")), "{report:?}");
+    let mut worker = Worker::spawn();
+    let why = unloaded(worker.start_with(profiles, true, library, &[manifest]).await);
+    assert!(why.contains("make setup"), "{why}");
+    let clip = Clip::encode(VideoCodec::H264, &drawn(), [640, 360], &H264_PLAIN);
+    let (report, _) = worker.look(&clip.units[..1], Some("constant"), PictureWanted::Never).await;
+    assert!(matches!(&report, Report::Failed { why, .. } if why.contains("constant")), "{report:?}");
+    assert_eq!(worker.picture(&clip.units[..1]).await.dimensions(), (640, 360));
 }
 
 /// YOLOX-nano where its file lies at hand: people and cars of real clips.

@@ -12,7 +12,7 @@ pub mod wire;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,7 +48,8 @@ pub struct Vision {
     shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
     pictures: Mutex<HashMap<PictureKey, Arc<tokio::sync::Mutex<Option<Cached>>>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// The supervisor's, or why there is none.
+    task: Mutex<Result<JoinHandle<()>, PictureError>>,
 }
 
 /// What the handle and the supervisor's task both see.
@@ -84,8 +85,9 @@ struct Watch {
 /// Camera, feed and width.
 type PictureKey = (Id, Feed, Option<u32>);
 
-/// A picture and the sequence number that it was made from.
+/// A picture and what it was made from: a camera's next stream counts anew.
 struct Cached {
+    stream: Weak<LiveStream>,
     seq: u64,
     picture: Picture,
 }
@@ -117,15 +119,7 @@ impl Vision {
             let values: Result<Vec<_>, _> = profiles.iter().map(serde_json::to_value).collect();
             values.map_err(|error| error.to_string())
         });
-        match profiles {
-            Ok(profiles) => Vision::start_worker(program(), profiles, settings, health, found),
-            Err(why) => {
-                let why = format!("{why}; recording goes on, cameras are not watched");
-                health.set("vision", Severity::Failed, why);
-                let settings = config::Vision { enabled: false, ..settings };
-                Vision::start_worker(program(), Vec::new(), settings, health, found)
-            }
-        }
+        Vision::assemble(program(), profiles, settings, health, found)
     }
 
     /// The same with a given worker and given hardware profiles.
@@ -136,7 +130,25 @@ impl Vision {
         health: Health,
         found: mpsc::Sender<Looked>,
     ) -> Arc<Vision> {
-        let enabled = settings.enabled;
+        Vision::assemble(program, Ok(profiles), settings, health, found)
+    }
+
+    fn assemble(
+        program: PathBuf,
+        profiles: Result<Vec<serde_json::Value>, String>,
+        settings: config::Vision,
+        health: Health,
+        found: mpsc::Sender<Looked>,
+    ) -> Arc<Vision> {
+        let (profiles, refusal) = match profiles {
+            Ok(profiles) if settings.enabled => (profiles, None),
+            Ok(_) => (Vec::new(), Some(PictureError::Off)),
+            Err(why) => {
+                let message = format!("{why}; recording goes on, cameras are not watched");
+                health.set("vision", Severity::Failed, message);
+                (Vec::new(), Some(PictureError::Worker(why)))
+            }
+        };
         let shared = Arc::new(Shared {
             settings,
             profiles,
@@ -147,7 +159,10 @@ impl Vision {
             stop: CancellationToken::new(),
         });
         let (requests, queue) = mpsc::channel(16);
-        let task = enabled.then(|| tokio::spawn(Supervisor::new(shared.clone(), queue, found).run()));
+        let task = match refusal {
+            Some(why) => Err(why),
+            None => Ok(tokio::spawn(Supervisor::new(shared.clone(), queue, found).run())),
+        };
         Arc::new(Vision { shared, requests, pictures: Mutex::default(), task: Mutex::new(task) })
     }
 
@@ -187,8 +202,8 @@ impl Vision {
         stream: &Arc<LiveStream>,
         max_width: Option<u32>,
     ) -> Result<Picture, PictureError> {
-        if self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).is_none() {
-            return Err(PictureError::Off);
+        if let Err(why) = &*self.lock_task() {
+            return Err(why.clone());
         }
         let unit = stream.newest_rap().ok_or(PictureError::NoPicture)?;
         let key = (stream.camera.clone(), stream.feed, max_width);
@@ -202,16 +217,17 @@ impl Vision {
         };
         let picture = async {
             let mut place = place.lock().await;
-            if let Some(cached) = place.as_ref().filter(|cached| cached.seq >= unit.seq) {
+            let current =
+                |cached: &&Cached| cached.stream.as_ptr() == Arc::as_ptr(stream) && cached.seq >= unit.seq;
+            if let Some(cached) = place.as_ref().filter(current) {
                 return Ok(cached.picture.clone());
             }
             let seq = unit.seq;
             let (reply, answer) = oneshot::channel();
             let request = Request { stream: stream.clone(), unit, max_width, reply };
-            let stopped = || PictureError::Worker("liuta stops".to_owned());
             self.requests.send(request).await.map_err(|_| stopped())?;
             let picture = answer.await.map_err(|_| stopped())??;
-            *place = Some(Cached { seq, picture: picture.clone() });
+            *place = Some(Cached { stream: Arc::downgrade(stream), seq, picture: picture.clone() });
             Ok(picture)
         };
         tokio::time::timeout(PICTURE_PATIENCE, picture).await.unwrap_or_else(|_| {
@@ -222,8 +238,11 @@ impl Vision {
     /// Ends the worker.
     pub async fn stop(&self) {
         self.shared.stop.cancel();
-        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-        if let Some(mut task) = task
+        let task = match &mut *self.lock_task() {
+            Err(_) => return,
+            running => std::mem::replace(running, Err(stopped())),
+        };
+        if let Ok(mut task) = task
             && tokio::time::timeout(Duration::from_secs(6), &mut task).await.is_err()
         {
             // The worker is killed with its handle.
@@ -232,17 +251,21 @@ impl Vision {
         }
     }
 
+    fn lock_task(&self) -> MutexGuard<'_, Result<JoinHandle<()>, PictureError>> {
+        self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn lock_pictures(&self) -> MutexGuard<'_, HashMap<PictureKey, Arc<tokio::sync::Mutex<Option<Cached>>>>> {
         self.pictures.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
 fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("LIUTA_VISION") {
-        return program.into();
-    }
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name("liuta-vision"));
-    beside.unwrap_or_else(|| PathBuf::from("liuta-vision"))
+    std::env::var_os("LIUTA_VISION").map_or_else(hw::worker, PathBuf::from)
+}
+
+fn stopped() -> PictureError {
+    PictureError::Worker("liuta stops".to_owned())
 }
 
 /// A decoded picture.
@@ -252,7 +275,7 @@ pub struct Picture {
     pub capture: Timestamp,
 }
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum PictureError {
     #[error("vision is off: set [vision] enabled = true")]
     Off,

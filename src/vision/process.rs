@@ -2,6 +2,7 @@
 //!
 //! What does not belong here: when it is started again and what it is asked (`supervisor`).
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -24,6 +25,31 @@ const LINES_A_SECOND: u32 = 20;
 /// How long a worker whose socket was closed may take to end by itself.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// Environment variables that the worker gets, `GST_*` with all that begin alike: what drivers, GStreamer and ONNX
+/// Runtime are set up by. It parses hostile video, so it gets none of those that may hold a secret of `liuta`'s.
+const ENVIRONMENT: [&str; 13] = [
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_*",
+    "TZ",
+    "LD_LIBRARY_PATH",
+    "GST_*",
+    "XDG_*",
+    "LIUTA_LOG",
+    "CUDA_*",
+    "NVIDIA_*",
+    "LIBVA_*",
+    "RUST_BACKTRACE",
+];
+
+pub fn is_passed_on(variable: &OsStr) -> bool {
+    ENVIRONMENT.iter().any(|allowed| match allowed.strip_suffix('*') {
+        Some(beginning) => variable.as_encoded_bytes().starts_with(beginning.as_bytes()),
+        None => variable == *allowed,
+    })
+}
+
 pub struct Process {
     child: Child,
     /// Jobs and their blobs, written one after the other.
@@ -40,6 +66,8 @@ impl Process {
         ours.set_nonblocking(true)?;
         let (mut from, mut to) = tokio::net::UnixStream::from_std(ours)?.into_split();
         let mut child = Command::new(program)
+            .env_clear()
+            .envs(std::env::vars_os().filter(|(name, _)| is_passed_on(name)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

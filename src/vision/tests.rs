@@ -33,7 +33,7 @@ n = 0
 while True:
     job = json.loads(read(struct.unpack(">I", read(4))[0]))
     if job["job"] == "start":
-        send(dict(report="ready", models=["m@1"], problems=[]))
+        send(dict(report="ready", models=["yolox-nano@1.0.0"], problems=[]))
     elif job["job"] == "look":
         blob = read(sum(unit["bytes"] for unit in job["units"]))
         n += 1
@@ -163,9 +163,13 @@ fn push(stream: &LiveStream, seq: u64, is_rap: bool) {
 
 /// A key picture ten times a second.
 fn film(stream: &Arc<LiveStream>) -> tokio::task::AbortHandle {
+    film_from(stream, 0)
+}
+
+fn film_from(stream: &Arc<LiveStream>, first: u64) -> tokio::task::AbortHandle {
     let stream = stream.clone();
     let task = async move {
-        for seq in 0.. {
+        for seq in first.. {
             push(&stream, seq, true);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -203,6 +207,48 @@ async fn looks_come_and_come_back_after_a_kill() {
     );
     bench.vision.stop().await;
     assert_eq!(worker_pid(&bench.folder.path().join("worker")), None, "the worker is gone");
+}
+
+#[tokio::test]
+async fn a_camera_whose_stream_is_replaced_is_looked_at_at_once() {
+    let mut bench = Bench::new("looked(job)");
+    let filming = film_from(&bench.watch("a"), 1_000_000);
+    bench.next().await;
+    filming.abort();
+    let replaced = Timestamp::now();
+    film(&bench.watch("a"));
+    while bench.next().await.capture <= replaced {}
+    bench.until(|_, metrics| metrics.contains("liuta_decoder_info{camera=\"a\"")).await;
+    bench.vision.unwatch("a");
+    bench
+        .until(|health, metrics| !metrics.contains("camera=\"a\",decoder") && !health.contains("vision/a"))
+        .await;
+    bench.vision.stop().await;
+}
+
+#[tokio::test]
+async fn the_worker_inherits_no_secret() {
+    for (variable, passes) in [
+        ("PATH", true),
+        ("GST_DEBUG", true),
+        ("LC_ALL", true),
+        ("LIUTA_LOG", true),
+        ("CAMERA_PASSWORD", false),
+        ("CREDENTIALS_DIRECTORY", false),
+        ("PATHS", false),
+    ] {
+        assert_eq!(process::is_passed_on(variable.as_ref()), passes, "{variable}");
+    }
+    let mut bench = Bench::new("looked(job)");
+    film(&bench.watch("a"));
+    bench.next().await;
+    let pid = worker_pid(&bench.folder.path().join("worker")).expect("a worker");
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).expect("readable");
+    let environment = String::from_utf8_lossy(&environment);
+    // Stands for a secret: cargo gives it to every test.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    assert!(environment.contains("PATH=") && !environment.contains("CARGO_"), "{environment}");
+    bench.vision.stop().await;
 }
 
 #[tokio::test]
@@ -270,8 +316,13 @@ async fn pictures_are_made_once_for_all_who_ask() {
     push(&stream, 2, true);
     let newer = bench.vision.picture(&stream, None).await.expect("a picture");
     assert!(newer.capture > one.capture);
+    let next_stream = self::stream("a");
+    push(&next_stream, 0, true);
+    let newest = bench.vision.picture(&next_stream, None).await.expect("a picture");
+    assert!(newest.capture > newer.capture, "of the stream asked for, whose numbers begin anew");
+    assert!(!bench.metrics().contains("liuta_decoder_info{"), "the camera is not watched");
     bench.vision.stop().await;
-    assert!(matches!(bench.vision.picture(&stream, None).await, Err(PictureError::Off)));
+    assert!(matches!(bench.vision.picture(&stream, None).await, Err(PictureError::Worker(_))));
 }
 
 #[tokio::test]
@@ -309,6 +360,17 @@ async fn what_is_missing_is_said() {
     push(&stream, 1, true);
     assert!(matches!(off.vision.picture(&stream, None).await, Err(PictureError::Off)));
     assert!(off.health.snapshot().is_empty());
+
+    let settings = config::Vision {
+        enabled: true,
+        hw_profile: "intel_va".to_owned(),
+        models: Vec::new(),
+        hw_profiles: None,
+        onnxruntime: None,
+    };
+    let vision = Vision::start(settings, Health::default(), mpsc::channel(1).0);
+    let error = vision.picture(&stream, None).await.expect_err("no worker").to_string();
+    assert!(error.contains("no hardware profile \"intel_va\""), "{error}");
 }
 
 #[tokio::test]

@@ -31,6 +31,9 @@ pub enum Job {
     Start {
         /// Resolved hardware profiles in order of preference (see `hw`), as JSON.
         profiles: Vec<serde_json::Value>,
+        /// The configuration names the first profile. That its decoders do not work is a problem then; it is none of
+        /// those that are only tried out.
+        named: bool,
         onnxruntime: Option<std::path::PathBuf>,
         /// Manifest files of the models to load.
         models: Vec<std::path::PathBuf>,

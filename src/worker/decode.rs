@@ -188,10 +188,10 @@ struct Candidate {
     elements: Vec<Element>,
 }
 
-/// What a stream has seen of the decoders.
+/// What a stream has seen of a codec's decoders.
 #[derive(Default)]
 struct Choice {
-    /// Into the candidates of the stream's codec.
+    /// Into the candidates of the codec.
     index: usize,
     faults: u32,
     left_at: Option<Instant>,
@@ -201,7 +201,8 @@ struct Choice {
 pub struct Decoders {
     h264: Vec<Candidate>,
     h265: Vec<Candidate>,
-    choices: HashMap<String, Choice>,
+    /// By stream and codec, since a camera may be set to the other one.
+    choices: HashMap<(String, VideoCodec), Choice>,
     /// The longest unused first.
     kept: Vec<(PipelineKey, Pipeline)>,
 }
@@ -215,22 +216,47 @@ struct PipelineKey {
 }
 
 impl Decoders {
-    /// Loads GStreamer and leaves out the decoders that come before the first that decodes the built-in clip. Second:
-    /// what does not work, for people.
-    pub fn start(profiles: &[Profile]) -> Result<(Decoders, Vec<String>), String> {
+    /// Loads GStreamer and leaves out the decoders that come before the first that decodes the built-in clip. `named`:
+    /// somebody chose the first profile. Second: what does not work, for people.
+    pub fn start(profiles: &[Profile], named: bool) -> Result<(Decoders, Vec<String>), String> {
         init()?;
         let mut problems = Vec::new();
         let mut choose = |codec, name: &str| {
             let mut candidates = candidates(profiles, codec);
             let mut whys = Vec::new();
+            let mut broken = Vec::new();
             while let Some(candidate) = candidates.first() {
                 match try_clip(candidate, codec) {
                     Ok(()) => {
                         let (decoder, profile) = (candidate.decoder.factory(), &candidate.profile);
-                        tracing::info!("{name} is decoded by {decoder} (profile {profile})");
+                        tracing::debug!("{name} is decoded by {decoder} (profile {profile})");
+                        if profile == "software" && !broken.is_empty() {
+                            let broken = broken.join("; ");
+                            let what = format!(
+                                "{name} is decoded in software ({decoder}) because the hardware decoder fails: \
+                                 {broken}"
+                            );
+                            if named {
+                                problems.push(format!(
+                                    "{what} (see `liuta probe`; hw_profile = \"auto\" accepts it)"
+                                ));
+                            } else {
+                                tracing::info!("{what}");
+                            }
+                        }
                         break;
                     }
-                    Err(why) => whys.push(format!("{}: {why}", candidate.decoder.factory())),
+                    Err(why) => {
+                        let why = format!("{}: {why}", candidate.decoder.factory());
+                        // Of what is only tried out most is not there. What is may still lack its device: some
+                        // plug-ins register their decoders without.
+                        let counts =
+                            named || gst::ElementFactory::find(candidate.decoder.factory()).is_some();
+                        if counts && candidate.profile != "software" {
+                            broken.push(why.clone());
+                        }
+                        whys.push(why);
+                    }
                 }
                 candidates.remove(0);
             }
@@ -260,7 +286,7 @@ impl Decoders {
     /// stays with the next one for a while.
     pub fn decode(&mut self, stream: &str, input: &Input) -> Result<Decoded, String> {
         let deadline = Instant::now() + LOOK_TIMEOUT;
-        let choice = self.choices.entry(stream.to_owned()).or_default();
+        let choice = self.choices.entry((stream.to_owned(), input.codec)).or_default();
         if choice.left_at.is_some_and(|at| at.elapsed() > SECOND_CHANCE) {
             *choice = Choice::default();
         }
@@ -301,7 +327,7 @@ impl Decoders {
 
     /// Remembers whether the stream's first choice did the work.
     fn note(&mut self, stream: &str, codec: VideoCodec, first: usize, did: usize, why: Option<Fault>) {
-        let Some(choice) = self.choices.get_mut(stream) else { return };
+        let Some(choice) = self.choices.get_mut(&(stream.to_owned(), codec)) else { return };
         let Some(why) = why else {
             choice.faults = 0;
             return;
@@ -343,7 +369,7 @@ impl Decoders {
     }
 
     pub fn forget(&mut self, stream: &str) {
-        self.choices.remove(stream);
+        self.choices.retain(|(known, _), _| known != stream);
     }
 }
 

@@ -33,25 +33,28 @@ pub struct Look<'a> {
 }
 
 impl Looks {
-    /// Tries out the profiles and loads the models. Second: what does not work; an error: nothing does.
+    /// Tries out the profiles (`named`: see [`Decoders::start`]) and loads the models. Second: what does not work. Without a model, or without ONNX
+    /// Runtime, pictures are served still; an error: nothing decodes.
     pub fn start(
         profiles: &[Profile],
+        named: bool,
         onnxruntime: Option<&std::path::Path>,
         manifests: &[std::path::PathBuf],
     ) -> Result<(Looks, Vec<String>), String> {
-        let (decoders, mut problems) = Decoders::start(profiles)?;
+        let (decoders, mut problems) = Decoders::start(profiles, named)?;
         let mut models = Vec::new();
         if !manifests.is_empty() {
-            let runtime = Runtime::load(onnxruntime)?;
-            let providers = providers(profiles);
-            for manifest in manifests {
-                match Model::load(&runtime, manifest, &providers) {
-                    Ok(model) => models.push(model),
-                    Err(why) => problems.push(why),
+            match Runtime::load(onnxruntime) {
+                Ok(runtime) => {
+                    let providers = providers(profiles);
+                    for manifest in manifests {
+                        match Model::load(&runtime, manifest, &providers) {
+                            Ok(model) => models.push(model),
+                            Err(why) => problems.push(why),
+                        }
+                    }
                 }
-            }
-            if models.is_empty() {
-                return Err(problems.join("; "));
+                Err(why) => problems.push(why),
             }
         }
         Ok((Looks { decoders, models, tensor: Vec::new() }, problems))
@@ -75,17 +78,18 @@ impl Looks {
     }
 
     fn try_look(&mut self, look: &Look, input: &Input) -> Result<(Report, Vec<u8>), String> {
+        if let Some(name) = look.model
+            && !self.models.iter().any(|model| model.manifest.name == name)
+        {
+            return Err(format!("the model {name} is not loaded"));
+        }
         let started = Instant::now();
         let decoded = self.decoders.decode(look.stream, input)?;
         let decode_us = started.elapsed().as_micros() as u64;
         let started = Instant::now();
         let (mut detections, mut rejected, mut model_label) = (Vec::new(), 0, String::new());
-        if let Some(name) = look.model {
-            let model = self
-                .models
-                .iter_mut()
-                .find(|model| model.manifest.name == name)
-                .ok_or_else(|| format!("the model {name} is not loaded"))?;
+        let wanted = |model: &&mut Model| look.model == Some(model.manifest.name.as_str());
+        if let Some(model) = self.models.iter_mut().find(wanted) {
             (detections, rejected) = infer(model, &mut self.tensor, &decoded.frame, look.min_score)?;
             model_label = model.label();
         }

@@ -104,12 +104,11 @@ fn answer(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), WireE
     let mut looks: Option<Looks> = None;
     while let Some((job, blob)) = wire::read_job(from)? {
         match (job, &mut looks) {
-            (Job::Start { profiles, onnxruntime, models }, None) => {
+            (Job::Start { profiles, named, onnxruntime, models }, None) => {
                 let started = read_profiles(profiles)
-                    .and_then(|profiles| Looks::start(&profiles, onnxruntime.as_deref(), &models));
+                    .and_then(|profiles| Looks::start(&profiles, named, onnxruntime.as_deref(), &models));
                 match started {
                     Ok((started, problems)) => {
-                        problems.iter().for_each(|problem| tracing::warn!("{problem}"));
                         let models = started.models();
                         wire::write_report(to, &Report::Ready { models, problems }, &[])?;
                         looks = Some(started);
