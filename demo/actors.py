@@ -292,7 +292,7 @@ def dumper(load):
 
 def excavator(swing, boom, stick, bucket):
     """A crawler excavator: (tracks, house and arm) as meshes; angles in radians."""
-    paint, dark = (228, 172, 40), (52, 52, 54)
+    paint, dark = (58, 118, 92), (52, 52, 54)
     tracks = Mesh()
     for y in (-1.35, 1.35):
         track = Mesh().extrude([(-2.1, 0.0), (2.1, 0.0), (2.5, 0.5), (2.1, 1.0), (-2.1, 1.0), (-2.5, 0.5)], 0.38, (48, 46, 44))

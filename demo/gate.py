@@ -8,7 +8,7 @@ from effects import Noise, smoothstep
 from space import HEIGHT, WIDTH, Camera, Land, Mesh, Patch, drifted, finished, lerp, sky, small, tint
 
 RATE, SECONDS, KEY_EVERY = 15, 36, 30
-TITLE, START, QUALITY = "SCHOOL GATE 1", 7 * 3600 + 21 * 60 + 5, 26
+TITLE, START, QUALITY = "SCHOOL GATE 1", 7 * 3600 + 21 * 60 + 5, 30
 SUN = (0.52, -0.62, 0.55)
 HAZE = (206, 214, 222)
 CAMERA = Camera(height=5.2, focal=1020.0, horizon=168.0, yaw=-0.04)

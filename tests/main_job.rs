@@ -70,7 +70,7 @@ async fn a_fire_reaches_dispatch_with_picture_and_clip() {
         assert_eq!(one.id, format!("{}.{}", alert["id"].as_str().unwrap(), alert["revision"]));
         assert_eq!((&alert["phase"], &alert["disposition"]), (&"active".into(), &"reported".into()));
         assert_eq!((&alert["scene"], &alert["level"]), (&"forest-fire".into(), &1.into()));
-        assert!(alert["confidence"].as_f64().unwrap() >= 0.5, "{alert}");
+        assert!(alert["confidence"].as_f64().unwrap() >= 0.45, "{alert}");
     }
     if footage("furg_house6.mp4").is_some() {
         // The doll's house stands in the middle of the picture; its flames never leave it.

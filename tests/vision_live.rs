@@ -51,6 +51,7 @@ fn camera(id: &str) -> Arc<config::Camera> {
         name: "test".to_owned(),
         model: "liuta-watch-n".to_owned(),
         look_every: Duration::from_secs(1),
+        tiles: 1,
         pre_capture: Duration::ZERO,
         post_capture: Duration::ZERO,
         rules: vec![rule],

@@ -79,6 +79,7 @@ impl Worker {
             height: params.height,
             units: named,
             model: model.map(str::to_owned),
+            tiles: 1,
             min_score: 0.3,
             picture,
         };

@@ -19,7 +19,7 @@ from model import LABELS, Watch
 SIDE = 416
 VERSION = "0.1.0"
 # Recommended least scores: see liuta-watch-n.md for how they were chosen.
-THRESHOLDS = {"fire": 0.3, "smoke": 0.4, "person": 0.4, "vehicle": 0.4}
+THRESHOLDS = {"fire": 0.35, "smoke": 0.35, "person": 0.4, "vehicle": 0.4}
 
 MANIFEST = """\
 name = "liuta-watch-n"

@@ -188,6 +188,8 @@ pub struct Scene {
     pub model: String,
     /// The look contract: the longest time between two looks.
     pub look_every: Duration,
+    /// The picture is looked at whole, and from 2 on also in so many by so many overlapping tiles.
+    pub tiles: u32,
     /// Recording kept as evidence before an alert's start and after its end.
     pub pre_capture: Duration,
     pub post_capture: Duration,

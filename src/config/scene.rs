@@ -39,6 +39,14 @@ pub fn load(name: &str, folder: &Path) -> Result<Option<Arc<Scene>>, Vec<Problem
 fn read(name: &str, mut file: Reader<'_>) -> Scene {
     let model = file.get_or("model", "liuta-watch-n".to_owned());
     let look_every = file.parsed_or("look_every", Duration::from_secs(2), within_a_day);
+    let tiles = match file.get::<u32>("tiles") {
+        Some(at) if (1..=4).contains(&at.value) => at.value,
+        Some(at) => {
+            file.report(at.span, "tiles: 1 (the whole picture only) to 4 (and in 4 by 4 overlapping tiles)");
+            1
+        }
+        None => 1,
+    };
     let pre_capture = file.parsed_or("pre_capture", Duration::from_secs(10), within_a_day);
     let post_capture = file.parsed_or("post_capture", Duration::from_secs(20), within_a_day);
     let mut rules = Vec::new();
@@ -48,8 +56,8 @@ fn read(name: &str, mut file: Reader<'_>) -> Scene {
     if rules.is_empty() {
         file.report(file.span.clone(), "a scene needs at least one rule, such as [rules.fire]");
     }
-    file.finish(&["model", "look_every", "pre_capture", "post_capture", "rules"]);
-    Scene { name: name.to_owned(), model, look_every, pre_capture, post_capture, rules }
+    file.finish(&["model", "look_every", "tiles", "pre_capture", "post_capture", "rules"]);
+    Scene { name: name.to_owned(), model, look_every, tiles, pre_capture, post_capture, rules }
 }
 
 fn rule(key: &str, mut table: Reader<'_>) -> Option<Rule> {

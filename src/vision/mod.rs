@@ -79,6 +79,7 @@ struct Watch {
     sub: Option<Arc<LiveStream>>,
     model: String,
     look_every: Duration,
+    tiles: u32,
     min_score: f32,
 }
 
@@ -175,6 +176,7 @@ impl Vision {
             sub,
             model: scene.model.clone(),
             look_every: scene.look_every,
+            tiles: scene.tiles,
             min_score: scene.rules.iter().map(|rule| rule.min_score).fold(1.0, f32::min),
         };
         let mut watched = self.shared.watched();

@@ -121,6 +121,7 @@ fn camera(id: &str, model: &str) -> Arc<Camera> {
         name: "test".to_owned(),
         model: model.to_owned(),
         look_every: Duration::from_millis(200),
+        tiles: 1,
         pre_capture: Duration::ZERO,
         post_capture: Duration::ZERO,
         rules: vec![rule],

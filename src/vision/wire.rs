@@ -52,6 +52,9 @@ pub enum Job {
         units: Vec<Unit>,
         /// Model name; `None`: no inference, only the picture.
         model: Option<String>,
+        /// The picture is looked at whole, and from 2 on also in so many by so many overlapping tiles: small things are
+        /// seen larger, for that many more inferences.
+        tiles: u32,
         /// Lowest score that is reported.
         min_score: f32,
         /// When to send the JPEG.
@@ -288,6 +291,7 @@ mod tests {
             height: 360,
             units,
             model: Some("yolox-nano".into()),
+            tiles: 2,
             min_score: 0.3,
             picture: PictureWanted::Always { max_width: Some(320) },
         }

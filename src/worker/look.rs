@@ -4,13 +4,15 @@ use std::time::Instant;
 
 use image::ExtendedColorType;
 use image::codecs::jpeg::JpegEncoder;
+use liuta::alert::Detection;
 use liuta::hw::Profile;
 use liuta::vision::wire::{PictureWanted, Report};
 
 use crate::decode::{Decoders, Input, RawFrame};
 use crate::postprocess;
-use crate::preprocess;
+use crate::preprocess::{self, Rgb};
 use crate::session::{Model, Runtime};
+use crate::tiles::Tiles;
 
 /// Of 100: boxes and smoke stay clean, a picture of 1080p takes about 300 kB.
 const JPEG_QUALITY: u8 = 85;
@@ -28,6 +30,7 @@ pub struct Look<'a> {
     pub id: u64,
     pub stream: &'a str,
     pub model: Option<&'a str>,
+    pub tiles: u32,
     pub min_score: f32,
     pub picture: PictureWanted,
 }
@@ -90,7 +93,7 @@ impl Looks {
         let (mut detections, mut rejected, mut model_label) = (Vec::new(), 0, String::new());
         let wanted = |model: &&mut Model| look.model == Some(model.manifest.name.as_str());
         if let Some(model) = self.models.iter_mut().find(wanted) {
-            (detections, rejected) = infer(model, &mut self.tensor, &decoded.frame, look.min_score)?;
+            (detections, rejected) = infer(model, &mut self.tensor, &decoded.frame, look)?;
             model_label = model.label();
         }
         let infer_us = started.elapsed().as_micros() as u64;
@@ -118,13 +121,26 @@ fn infer(
     model: &mut Model,
     tensor: &mut Vec<f32>,
     frame: &RawFrame,
-    min_score: f32,
-) -> Result<(Vec<liuta::alert::Detection>, u32), String> {
+    look: &Look,
+) -> Result<(Vec<Detection>, u32), String> {
     let placement = preprocess::place(&model.manifest.input, frame.width(), frame.height());
-    let picture = frame.rgb(placement.width, placement.height)?;
-    preprocess::fill(tensor, &model.manifest.input, placement, &picture);
-    let output = model.infer(tensor)?;
-    Ok(postprocess::yolox(&output, &model.manifest.input, placement, &model.classes, min_score))
+    let mut infer = |picture: &Rgb| -> Result<(Vec<Detection>, u32), String> {
+        preprocess::fill(tensor, &model.manifest.input, placement, picture);
+        let output = model.infer(tensor)?;
+        Ok(postprocess::yolox(&output, &model.manifest.input, placement, &model.classes, look.min_score))
+    };
+    let (mut detections, mut rejected) = infer(&frame.rgb(placement.width, placement.height)?)?;
+    if look.tiles > 1 {
+        let tiles = Tiles::of(look.tiles, placement.width, placement.height);
+        let picture = frame.rgb(tiles.width, tiles.height)?;
+        for tile in tiles.places() {
+            let (seen, sound) = infer(&tiles.cut(&picture, tile))?;
+            rejected += sound;
+            detections.extend(seen.into_iter().map(|one| tiles.on_picture(one, tile)));
+        }
+        detections = postprocess::merge(detections);
+    }
+    Ok((detections, rejected))
 }
 
 /// The execution providers of all profiles in order; the processor last.

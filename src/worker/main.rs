@@ -11,6 +11,7 @@ mod postprocess;
 mod preprocess;
 mod probe;
 mod session;
+mod tiles;
 
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
@@ -117,10 +118,10 @@ fn answer(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), WireE
                 }
             }
             (
-                Job::Look { id, stream, codec, width, height, units, model, min_score, picture },
+                Job::Look { id, stream, codec, width, height, units, model, tiles, min_score, picture },
                 Some(looks),
             ) => {
-                let look = Look { id, stream: &stream, model: model.as_deref(), min_score, picture };
+                let look = Look { id, stream: &stream, model: model.as_deref(), tiles, min_score, picture };
                 let input = Input::new(codec, [width, height], &units, blob);
                 let (report, jpeg) = looks.look(&look, input);
                 wire::write_report(to, &report, &jpeg)?;

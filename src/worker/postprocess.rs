@@ -11,6 +11,9 @@ const STRIDES: [u32; 3] = [8, 16, 32];
 /// Boxes of one class that overlap by more than this (intersection over union) are the same object.
 const SAME_OBJECT: f32 = 0.45;
 
+/// Share of the smaller of two boxes that lies within the other, from which on they are one thing seen twice.
+const PIECE: f32 = 0.6;
+
 /// Candidates that enter the suppression, and detections that leave it: beyond this a picture tells nothing more, and
 /// a broken model would cost seconds.
 const MAX_CANDIDATES: usize = 2000;
@@ -135,10 +138,35 @@ fn suppress(candidates: Vec<Candidate>) -> Vec<Candidate> {
     kept
 }
 
+/// Detections of a picture and of its overlapping tiles as one list, best first: what lies mostly within a better one
+/// of its class is the same thing, or a piece of it.
+pub fn merge(mut detections: Vec<Detection>) -> Vec<Detection> {
+    detections.sort_by(|a, b| b.score.total_cmp(&a.score));
+    let mut kept: Vec<Detection> = Vec::new();
+    for one in detections {
+        let same = |other: &Detection| {
+            let within = shared(&other.bbox, &one.bbox) > PIECE * area(&other.bbox).min(area(&one.bbox));
+            other.class == one.class && within
+        };
+        if !kept.iter().any(same) {
+            kept.push(one);
+        }
+    }
+    kept.truncate(MAX_DETECTIONS);
+    kept
+}
+
+fn area(of: &[f32; 4]) -> f32 {
+    (of[2] - of[0]).max(0.0) * (of[3] - of[1]).max(0.0)
+}
+
+fn shared(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+    area(&[a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])])
+}
+
 /// Intersection over union.
 fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
-    let area = |of: &[f32; 4]| (of[2] - of[0]).max(0.0) * (of[3] - of[1]).max(0.0);
-    let shared = area(&[a[0].max(b[0]), a[1].max(b[1]), a[2].min(b[2]), a[3].min(b[3])]);
+    let shared = shared(a, b);
     let all = area(a) + area(b) - shared;
     if all > 0.0 { shared / all } else { 0.0 }
 }

@@ -44,7 +44,7 @@ impl Supervisor {
             return;
         }
         let units = std::slice::from_ref(&unit);
-        let (job, blobs) = self.job(&stream, units, None, 1.0, PictureWanted::Always { max_width });
+        let (job, blobs) = self.job(&stream, units, None, PictureWanted::Always { max_width });
         let waiting = self.waiting(&stream, &unit, Purpose::Picture(reply));
         self.send(process, job, blobs, waiting);
     }
@@ -80,9 +80,9 @@ impl Supervisor {
             let (Some((id, _)), Some((stream, units))) = (next, chosen) else { return };
             let Some((camera, unit)) = self.cameras.get_mut(&id).zip(units.last()) else { return };
             camera.looked_at(&stream, unit.seq);
-            let (model, min_score) = (camera.watch.model.clone(), camera.watch.min_score);
-            let (job, blobs) =
-                self.job(&stream, &units, Some(model.clone()), min_score, PictureWanted::Candidate);
+            let watch = camera.watch.clone();
+            let (job, blobs) = self.job(&stream, &units, Some(&watch), PictureWanted::Candidate);
+            let model = watch.model;
             let waiting = self.waiting(&stream, unit, Purpose::Look { model });
             if !self.send(process, job, blobs, waiting) {
                 self.looks.lost(&id);
@@ -95,8 +95,7 @@ impl Supervisor {
         &mut self,
         stream: &LiveStream,
         access_units: &[Arc<AccessUnit>],
-        model: Option<String>,
-        min_score: f32,
+        watch: Option<&super::super::Watch>,
         picture: PictureWanted,
     ) -> (Job, Vec<Bytes>) {
         self.next_id += 1;
@@ -105,7 +104,9 @@ impl Supervisor {
         let (codec, width, height) =
             params.map_or((VideoCodec::H264, 0, 0), |params| (params.codec, params.width, params.height));
         let (id, stream) = (self.next_id, stream_name(stream));
-        (Job::Look { id, stream, codec, width, height, units, model, min_score, picture }, blobs)
+        let model = watch.map(|watch| watch.model.clone());
+        let (tiles, min_score) = watch.map_or((1, 1.0), |watch| (watch.tiles, watch.min_score));
+        (Job::Look { id, stream, codec, width, height, units, model, tiles, min_score, picture }, blobs)
     }
 
     fn waiting(&self, stream: &LiveStream, unit: &AccessUnit, purpose: Purpose) -> InFlight {
