@@ -97,7 +97,7 @@ async fn a_daemon_killed_again_and_again_loses_two_seconds_each_time() {
         daemon = daemon.restart().await;
         for id in cameras {
             let list = daemon.json(&format!("/list?path={id}")).await;
-            let before = recorded(&list).into_iter().filter(|(start, _)| *start < killed).next_back();
+            let before = recorded(&list).into_iter().rfind(|(start, _)| *start < killed);
             let (start, end) = before.unwrap_or_else(|| panic!("round {round}: nothing is left: {list}"));
             let lost = killed.duration_since(end).as_secs_f64();
             worst = worst.max(lost);
@@ -239,7 +239,7 @@ async fn readers_that_come_stall_and_go_leave_no_memory_behind() {
             let until = Instant::now() + random(0.0..2.0);
             let mut buffer = vec![0; 64 << 10];
             while Instant::now() < until {
-                stream.read(&mut buffer).await.expect("the stream");
+                stream.read_exact(&mut buffer).await.expect("the stream");
             }
         };
         futures::future::join_all((0..20).map(|_| playing())).await;

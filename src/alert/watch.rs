@@ -522,4 +522,4 @@ fn signed(duration: Duration) -> SignedDuration {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

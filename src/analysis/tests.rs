@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::access::Links;
+use crate::alert::watch::tests::with_fixed_rules;
 use crate::alert::{Disposition, Phase};
 use crate::config::{Config, file};
 use crate::store::Filter;
@@ -48,7 +49,7 @@ impl Bench {
         let (store, ring) = (self.store.clone(), self.ring.clone());
         let (dispatch, health) = (self.dispatch.clone(), self.health.clone());
         let analysis = Analysis::start(store, ring, dispatch, health, found);
-        analysis.watch(self.config.cameras["forest-1"].clone());
+        analysis.watch(with_fixed_rules(&self.config.cameras["forest-1"]));
         (analysis, looks)
     }
 

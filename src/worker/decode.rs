@@ -75,10 +75,12 @@ impl RawFrame {
     pub fn rgb(&self, width: u32, height: u32) -> Result<Rgb, String> {
         let failed = |what: &str| format!("the picture cannot be converted to RGB: {what}");
         let row = width as usize * 3;
+        // GStreamer's rows of RGB begin at multiples of four bytes.
+        let stride = row.next_multiple_of(4);
         let out = video::VideoInfo::builder(video::VideoFormat::Rgb, width, height)
             .fps(self.info.fps())
             .interlace_mode(self.info.interlace_mode())
-            .stride(&[row as i32])
+            .stride(&[stride as i32])
             .build()
             .map_err(|error| failed(&error.to_string()))?;
         let mut config = video::VideoConverterConfig::new();
@@ -89,11 +91,13 @@ impl RawFrame {
         let input = self.sample.buffer_owned().ok_or_else(|| failed("it is empty"))?;
         let input = video::VideoFrame::from_buffer_readable(input, &self.info)
             .map_err(|_| failed("it cannot be read"))?;
-        let buffer = gst::Buffer::from_mut_slice(vec![0; row * height as usize]);
+        let buffer = gst::Buffer::from_mut_slice(vec![0; stride * height as usize]);
         let mut output = video::VideoFrame::from_buffer_writable(buffer, &out)
             .map_err(|_| failed("there is no room for it"))?;
         converter.frame(&input, &mut output);
-        let data = output.plane_data(0).map_err(|error| failed(&error.to_string()))?.to_vec();
+        let data = output.plane_data(0).map_err(|error| failed(&error.to_string()))?;
+        let data =
+            data.chunks(stride).flat_map(|line| line.get(..row).unwrap_or_default()).copied().collect();
         Ok(Rgb { width, height, data })
     }
 }
