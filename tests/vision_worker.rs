@@ -339,31 +339,6 @@ async fn a_decoder_that_is_missing_gives_way_to_the_next() {
     assert!(matches!(&report, Report::Unfit { why } if why.contains("nosuchdec")), "{report:?}");
 }
 
-#[tokio::test]
-async fn a_stream_that_left_its_decoder_may_change_its_codec() {
-    let software = hw::profiles("software", None).unwrap();
-    let mut tired = software[0].clone();
-    tired.name = "tired".into();
-    tired.decoders.retain(|decoder| decoder.codec == VideoCodec::H264);
-    // Outlives the built-in clip of ten pictures, and no longer look.
-    tired.decoders[0].download = "identity error-after=15".into();
-    let mut worker = Worker::spawn();
-    let report = worker.start_with(vec![tired, software[0].clone()], true, None, &[]).await;
-    assert!(matches!(&report, Report::Ready { problems, .. } if problems.is_empty()), "{report:?}");
-    let clip = Clip::encode(VideoCodec::H264, &drawn(), [320, 180], &H264_PLAIN);
-    let by = |report: Report| match report {
-        Report::Looked { profile, .. } => profile,
-        other => panic!("{other:?}"),
-    };
-    for _ in 0..3 {
-        assert_eq!(by(worker.look(&clip.units[..20], None, PictureWanted::Never).await.0), "software");
-    }
-    // It would do this one, and is not asked any more.
-    assert_eq!(by(worker.look(&clip.units[..1], None, PictureWanted::Never).await.0), "software");
-    let clip = Clip::encode(VideoCodec::H265, &drawn(), [320, 180], &H265_PLAIN);
-    assert_eq!(by(worker.look(&clip.units[..1], None, PictureWanted::Never).await.0), "software");
-}
-
 /// A network that gives the same output for every picture, as an ONNX file: `Identity` of a stored tensor.
 mod constant {
     /// A field with bytes: protocol buffers' wire type 2.
