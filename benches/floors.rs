@@ -190,11 +190,14 @@ pub fn decode_ms(rig: &Rig) -> f64 {
     let keys = rig.path("keys.h264");
     if !keys.exists() {
         let mut ffmpeg = Command::new("ffmpeg");
-        ffmpeg.args(["-v", "error", "-nostdin", "-stream_loop", "9", "-i"]).arg(rig.full_hd());
+        ffmpeg.args(["-v", "error", "-nostdin", "-i"]).arg(rig.full_hd());
         ffmpeg
             .args(["-c", "copy", "-bsf:v", "h264_mp4toannexb,noise=drop=not(key)", "-f", "h264"])
             .arg(&keys);
         assert!(ffmpeg.status().is_ok_and(|status| status.success()), "ffmpeg");
+        // Byte streams may follow each other: ten times the ten key pictures of 20 s.
+        let once = std::fs::read(&keys).expect("key pictures");
+        std::fs::write(&keys, once.repeat(10)).expect("key pictures");
     }
     let decode = |elements: &str| {
         let line =
@@ -218,25 +221,29 @@ fn children_cpu() -> f64 {
     (ticks(13) + ticks(14)) / 100.0
 }
 
-/// Milliseconds of one inference of the embedded model, on one thread, ONNX Runtime alone.
-pub fn infer_ms() -> f64 {
+/// Milliseconds of one inference of the embedded model, on one thread, ONNX Runtime alone, `runs` times.
+pub fn infer_ms(runs: usize) -> Vec<f64> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let run = || -> Result<f64, Box<dyn std::error::Error>> {
+    let run = || -> Result<Vec<f64>, Box<dyn std::error::Error>> {
         let library = ort::init_from(root.join("target/onnxruntime/libonnxruntime.so"))?;
         let environment = library.with_telemetry(false).build()?;
         let mut session = ort::session::Session::builder(&environment)?
             .with_intra_threads(1)?
             .with_intra_op_spinning(false)?
             .commit_from_file(root.join("models/liuta-watch-n.onnx"))?;
-        let mut times = Vec::new();
-        for _ in 0..30 {
-            let input = ort::value::Tensor::from_array(ndarray::Array4::<f32>::zeros((1, 3, 416, 416)))?;
-            let began = Instant::now();
-            session.run(ort::inputs![input])?;
-            times.push(began.elapsed().as_secs_f64() * 1000.0);
+        let mut medians = Vec::new();
+        for _ in 0..runs {
+            let mut times = Vec::new();
+            for _ in 0..30 {
+                let input = ort::value::Tensor::from_array(ndarray::Array4::<f32>::zeros((1, 3, 416, 416)))?;
+                let began = Instant::now();
+                session.run(ort::inputs![input])?;
+                times.push(began.elapsed().as_secs_f64() * 1000.0);
+            }
+            times.sort_by(f64::total_cmp);
+            medians.push(times[times.len() / 2]);
         }
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
+        Ok(medians)
     };
     run().unwrap_or_else(|error| panic!("ONNX Runtime: {error}"))
 }

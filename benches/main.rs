@@ -26,7 +26,7 @@ struct Figure {
 const RUNS: usize = 3;
 const CAMERAS: usize = 8;
 const READERS: usize = 50;
-const WINDOW: Duration = Duration::from_secs(10);
+const WINDOW: Duration = Duration::from_secs(5);
 
 fn main() {
     // `cargo bench` and the floors start this very program again.
@@ -116,7 +116,7 @@ fn vision(rig: &Rig, figures: &mut Vec<Figure>) {
     let memory = rig::memory(worker) as f64 / 1e6;
     drop(daemon);
     let decode: Vec<f64> = (0..RUNS).map(|_| floors::decode_ms(rig)).collect();
-    let infer: Vec<f64> = (0..RUNS).map(|_| floors::infer_ms()).collect();
+    let infer = floors::infer_ms(RUNS);
     let limits = decode.iter().zip(&infer).map(|(decode, infer)| decode + infer).collect();
     eprintln!(
         "  a key picture decodes in {:.1} ms, an inference takes {:.1} ms",
