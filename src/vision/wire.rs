@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -116,11 +115,6 @@ pub enum Report {
 
 /// A job without an answer for so long means a worker that hangs.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Capture time of a unit.
-pub fn capture(unit: &Unit) -> Timestamp {
-    crate::media::time::from_90k(unit.pts_90k)
-}
 
 /// The units and the blob's slices of a look at the last of these access units, of which the first is a random access
 /// point. Nothing is copied: a unit is its payload (NAL units behind 4-byte lengths), the first one and each whose
