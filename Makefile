@@ -20,6 +20,7 @@ lint:            ## formatting, clippy, licences
 	cargo fmt --check
 	cargo clippy --release --locked --all-targets -- -D warnings
 	packaging/deny.sh
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml > /dev/null
 
 bench:           ## cost of each part beside a limit measured in the same run; writes target/bench.json
 	@packaging/setup.sh test

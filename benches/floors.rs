@@ -235,7 +235,7 @@ pub fn infer_ms(runs: usize) -> Vec<f64> {
         for _ in 0..runs {
             let mut times = Vec::new();
             for _ in 0..30 {
-                let input = ort::value::Tensor::from_array(ndarray::Array4::<f32>::zeros((1, 3, 416, 416)))?;
+                let input = ort::value::Tensor::from_array(([1, 3, 416, 416], vec![0f32; 3 * 416 * 416]))?;
                 let began = Instant::now();
                 session.run(ort::inputs![input])?;
                 times.push(began.elapsed().as_secs_f64() * 1000.0);
