@@ -96,7 +96,14 @@ impl App {
         let rtsp_listener = listen("rtsp", &config.rtsp).await?;
         let api_listener = listen("api", &config.api).await?;
 
-        let access = Access::new(store.clone(), config.anonymous_viewer);
+        let access = Access::new(store.clone(), &config, health.clone());
+        if let Some(token) = access.open_setup()? {
+            // The one secret that is ever logged: it is void once there is an administrator, and after a day.
+            tracing::warn!(
+                "there is no administrator yet: make one at http://{}/ with this set-up token: {token}",
+                config.api.listen
+            );
+        }
         let links = Links::new(store.secret("links")?);
         let dispatch = Dispatch::start(
             &config.dispatch,
@@ -126,7 +133,7 @@ impl App {
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
         let chores = vec![
-            tokio::spawn(forget_old(store.clone())),
+            tokio::spawn(forget_old(store.clone(), config.clone())),
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
         let mut app = App {
@@ -271,7 +278,7 @@ impl App {
             }
         }
         self.set_channels(&new);
-        self.access.set_anonymous(new.anonymous_viewer);
+        self.access.reconfigure(&new);
         self.ring.reconfigure(new.record.clone());
         self.dispatch.reconfigure(&new.dispatch, new.site.clone());
         self.config.store(Arc::new(new));
@@ -338,14 +345,19 @@ async fn listen(section: &str, at: &config::Listen) -> anyhow::Result<TcpListene
 }
 
 /// Keeps `state.db` from growing for ever.
-async fn forget_old(store: Arc<Store>) {
+async fn forget_old(store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         let store = store.clone();
-        let done = tokio::task::spawn_blocking(move || store.forget(DETECTIONS_KEPT, ALERTS_KEPT)).await;
+        let audited = jiff::Timestamp::now().checked_sub(config.load().audit.retention);
+        let done = tokio::task::spawn_blocking(move || {
+            store.forget(DETECTIONS_KEPT, ALERTS_KEPT)?;
+            audited.map_or(Ok(()), |until| store.prune_audit(until))
+        })
+        .await;
         if let Ok(Err(error)) = done {
-            tracing::warn!("old alerts are not forgotten: {error}");
+            tracing::warn!("what is old is not forgotten: {error}");
         }
     }
 }

@@ -275,6 +275,7 @@ fn configured(url: url::Url) -> liuta::config::Camera {
         credentials: None,
         transport: Transport::Tcp,
         record: true,
+        groups: Vec::new(),
         scene: None,
         grid: None,
         position: None,

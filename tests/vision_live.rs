@@ -64,6 +64,7 @@ fn camera(id: &str) -> Arc<config::Camera> {
         credentials: None,
         transport: Transport::Tcp,
         record: true,
+        groups: Vec::new(),
         scene: Some(Arc::new(scene)),
         grid: None,
         position: None,

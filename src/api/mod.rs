@@ -7,8 +7,10 @@ mod connection;
 pub mod door;
 mod media;
 mod page;
+mod people;
 pub mod problem;
 mod rest;
+mod session;
 
 use std::sync::Arc;
 
@@ -63,9 +65,22 @@ pub fn routes() -> Routes {
         .get("/assets/{file}", Need::Nothing, page::asset)
         .get("/healthz", Need::Nothing, rest::healthz)
         .get("/metrics", Need::Action(Metrics), rest::metrics)
-        .on(Method::POST, "/api/v1/session", Need::Nothing, rest::sign_in)
-        .on(Method::DELETE, "/api/v1/session", Need::Nothing, rest::sign_out)
-        .get("/api/v1/session", Need::Nothing, rest::session)
+        .get("/api/v1/session", Need::Nothing, session::session)
+        .on(Method::POST, "/api/v1/session", Need::Nothing, session::sign_in)
+        .on(Method::DELETE, "/api/v1/session", Need::Nothing, session::sign_out)
+        .on(Method::POST, "/api/v1/session/password", Need::Nothing, session::change_password)
+        .on(Method::POST, "/api/v1/session/key", Need::Nothing, session::new_stream_key)
+        .on(Method::POST, "/api/v1/setup", Need::Nothing, session::set_up)
+        .get("/api/v1/users", Need::Action(Configure), people::users)
+        .on(Method::POST, "/api/v1/users", Need::Action(Configure), people::add_user)
+        .get("/api/v1/users/{name}", Need::Action(Configure), people::user)
+        .on(Method::PATCH, "/api/v1/users/{name}", Need::Action(Configure), people::change_user)
+        .on(Method::DELETE, "/api/v1/users/{name}", Need::Action(Configure), people::remove_user)
+        .on(Method::POST, "/api/v1/users/{name}/key", Need::Action(Configure), people::new_stream_key)
+        .get("/api/v1/tokens", Need::Action(Configure), people::tokens)
+        .on(Method::POST, "/api/v1/tokens", Need::Action(Configure), people::add_token)
+        .on(Method::DELETE, "/api/v1/tokens/{id}", Need::Action(Configure), people::revoke_token)
+        .get("/api/v1/audit", Need::Action(Configure), people::audit)
         .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::door::{Answer, Asked, COOKIE};
+use super::door::{Answer, Asked};
 use super::media::typed;
 use super::problem::Problem;
-use crate::access::{Action, Denied};
+use crate::access::Action;
 use crate::alert::Alert;
 use crate::config::Camera;
 use crate::health::{Severity, State};
@@ -20,65 +20,6 @@ use crate::store::Filter;
 /// Items of a page where the request does not say.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignIn {
-    token: String,
-}
-
-/// `POST /api/v1/session {"token":"…"}`: the console's sign-in.
-pub async fn sign_in(asked: Asked) -> Answer {
-    let json = asked.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A form of a foreign page cannot send this type without asking first.
-    if !json.is_some_and(|value| value.starts_with("application/json")) {
-        return Err(Problem::bad_request("Content-Type: application/json was expected"));
-    }
-    let secure =
-        asked.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
-    let access = asked.state.access.clone();
-    let SignIn { token } = serde_json::from_slice(&asked.body)
-        .map_err(|_| Problem::bad_request("{\"token\":\"…\"} was expected, and nothing else"))?;
-    let opened = tokio::task::spawn_blocking(move || {
-        let value = access.sign_in(&token)?;
-        let person = access.session(&value)?;
-        Ok((value, person))
-    });
-    let (value, person) = opened.await.unwrap_or(Err(Denied::Unknown))?;
-    let mut response = Json(json!({ "name": person.name, "role": person.role })).into_response();
-    let attributes = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{attributes}");
-    set_cookie(&mut response, &cookie)?;
-    Ok(response)
-}
-
-/// `DELETE /api/v1/session`
-pub async fn sign_out(asked: Asked) -> Answer {
-    if let Some(value) = super::door::cookie(&asked.headers) {
-        asked.state.access.sign_out(value);
-    }
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, &format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))?;
-    Ok(response)
-}
-
-fn set_cookie(response: &mut axum::response::Response, cookie: &str) -> Result<(), Problem> {
-    let value = HeaderValue::from_str(cookie).map_err(|_| Problem::from(Denied::Unknown))?;
-    response.headers_mut().insert(header::SET_COOKIE, value);
-    Ok(())
-}
-
-/// `GET /api/v1/session`: who the box takes the client for, and what they may do.
-pub async fn session(asked: Asked) -> Answer {
-    let may = |action| asked.may(action, None);
-    Ok(Json(json!({
-        "box": asked.state.config.load().site.id,
-        "name": asked.person.as_ref().map(|person| &person.name),
-        "role": asked.person.as_ref().map(|person| person.role),
-        "may": { "live": may(Action::Live), "alerts": may(Action::Alerts), "recordings": may(Action::Recordings) },
-    }))
-    .into_response())
-}
 
 /// `GET /healthz`: 503 where the box itself has failed ([`crate::health::Health::overall`]), else 200. Public, but what is wrong is
 /// told only to who may know.
@@ -153,7 +94,7 @@ fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -
 }
 
 /// What a collection's query asks for, narrowed to the person's cameras.
-fn filter(asked: &Asked) -> Result<Filter, Problem> {
+pub(super) fn filter(asked: &Asked) -> Result<Filter, Problem> {
     let limit = match asked.query("limit").map(str::parse) {
         None => PAGE,
         Some(Ok(limit @ 1..=MAX_PAGE)) => limit,

@@ -47,6 +47,7 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let api = listen(file.table("api"), "127.0.0.1:8080");
     let rtsp = listen(file.table("rtsp"), "127.0.0.1:8554");
     let anonymous_viewer = auth(file.table("auth"));
+    let audit = audit(file.table("audit"));
     let record = record(file.table("record"));
     let vision = vision(file.table("vision"), &data, scenes.folder);
     let mut cameras = BTreeMap::new();
@@ -64,9 +65,9 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
         dispatch.extend(destination(&name, table, scenes.folder).map(|found| (name, Arc::new(found))));
     }
     file.finish(&[
-        "data", "box", "api", "rtsp", "auth", "record", "vision", "channels", "dispatch", "cameras",
+        "data", "box", "api", "rtsp", "auth", "audit", "record", "vision", "channels", "dispatch", "cameras",
     ]);
-    Config { data, site, api, rtsp, anonymous_viewer, record, vision, channels, dispatch, cameras }
+    Config { data, site, api, rtsp, anonymous_viewer, audit, record, vision, channels, dispatch, cameras }
 }
 
 fn site(mut table: Reader<'_>) -> Site {
@@ -94,6 +95,12 @@ fn auth(mut table: Reader<'_>) -> bool {
     });
     table.finish(&["anonymous"]);
     anonymous
+}
+
+fn audit(mut table: Reader<'_>) -> Audit {
+    let retention = table.parsed_or("retention", Duration::from_secs(200 * 86_400), kept);
+    table.finish(&["retention"]);
+    Audit { retention }
 }
 
 fn record(mut table: Reader<'_>) -> Record {
@@ -226,6 +233,7 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
     };
     let transport = table.get_or("transport", Transport::Tcp);
     let record = table.get_or("record", true);
+    let groups = groups(&mut table);
     let scene = scene(&mut table, scenes);
     let grid = table.get::<String>("grid").map(|at| at.value);
     let position = table.get::<[f64; 2]>("position");
@@ -243,6 +251,7 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
         "password",
         "transport",
         "record",
+        "groups",
         "scene",
         "grid",
         "position",
@@ -256,11 +265,24 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
         credentials,
         transport,
         record,
+        groups,
         scene,
         grid,
         position: position.map(|at| at.value),
         zones,
     }
+}
+
+fn groups(table: &mut Reader<'_>) -> Vec<String> {
+    let Some(at) = table.get::<Vec<String>>("groups") else { return Vec::new() };
+    let well_formed = |name: &String| {
+        (1..=63).contains(&name.chars().count())
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    if let Some(name) = at.value.iter().find(|name| !well_formed(name)) {
+        table.report(at.span, format!("groups: {name:?} is no name: 1 to 63 letters, digits, -, _ and ."));
+    }
+    at.value
 }
 
 fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> {

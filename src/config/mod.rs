@@ -31,6 +31,7 @@ pub struct Config {
     pub rtsp: Listen,
     /// Whoever reaches the box may watch live, and nothing else (`auth.anonymous = "viewer"`).
     pub anonymous_viewer: bool,
+    pub audit: Audit,
     pub record: Record,
     pub vision: Vision,
     pub channels: BTreeMap<Id, Channel>,
@@ -49,6 +50,12 @@ pub struct Site {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Listen {
     pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// How long it stays known who did what.
+    pub retention: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -97,7 +104,7 @@ pub enum DestinationKind {
 }
 
 /// Text that no log, API or `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
@@ -128,6 +135,8 @@ pub struct Camera {
     pub credentials: Option<Credentials>,
     pub transport: Transport,
     pub record: bool,
+    /// Names under which people and tokens may be let at this camera and others together (`group:NAME`).
+    pub groups: Vec<String>,
     pub scene: Option<Arc<Scene>>,
     /// 网格 code, opaque.
     pub grid: Option<String>,

@@ -134,6 +134,7 @@ fn camera(id: &str, model: &str) -> Arc<Camera> {
         credentials: None,
         transport: Transport::Tcp,
         record: true,
+        groups: Vec::new(),
         scene: Some(Arc::new(scene)),
         grid: None,
         position: None,

@@ -115,7 +115,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, stop: CancellationTo
 }
 
 async fn serve(socket: TcpStream, peer: SocketAddr, place: Place, stop: CancellationToken) {
-    let connection = Connection::new(socket, place.shared.clone());
+    let connection = Connection::new(socket, peer.ip(), place.shared.clone());
     let ended = tokio::select! {
         () = stop.cancelled() => return,
         ended = connection.run() => ended,
