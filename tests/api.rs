@@ -597,3 +597,37 @@ async fn downloads_that_nobody_reads_make_room() {
     let _ = tokio::time::timeout(Duration::from_secs(60), socket.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.len() < whole, "{} of {whole}", rest.len());
 }
+
+/// A download that is under way ends with the permission, and does not look whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_end_with_their_permission() {
+    let server = server("none").await;
+    let noise = "testsrc2=size=640x360:rate=25:duration=2,noise=alls=80:allf=t";
+    let start = record(&server, noise, "4", 5).await;
+    let (about, token) =
+        server.state.access.create_token(NewToken::of(Role::Operator), &By::command_line()).unwrap();
+    let path = format!("/get?path=gate-1&start={start}&duration=10");
+    let whole = server.get(&path, Some(&token)).await.bytes().await.unwrap().len();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let mut socket =
+        socket.connect(server.base.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut piece = vec![0; 64 << 10];
+    socket.read_exact(&mut piece[..12]).await.unwrap();
+    assert_eq!(&piece[..12], b"HTTP/1.1 200");
+    assert!(server.state.access.revoke_token(&about.id, &By::command_line()).unwrap());
+    // Slowly at first, so that it is under way when the box looks again; then what is left.
+    let (began, mut taken) = (std::time::Instant::now(), Vec::new());
+    loop {
+        if began.elapsed() < Duration::from_secs(15) {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        match tokio::time::timeout(Duration::from_secs(20), socket.read(&mut piece)).await.unwrap() {
+            Ok(0) | Err(_) => break,
+            Ok(read) => taken.extend_from_slice(&piece[..read]),
+        }
+    }
+    assert!(taken.len() < whole && !taken.ends_with(b"0\r\n\r\n"), "{} of {whole}", taken.len());
+}

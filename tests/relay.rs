@@ -444,7 +444,8 @@ async fn readers_go_with_their_permission_and_with_their_channel() {
     let answer = of_camera.ask("GET_PARAMETER *", "").await;
     assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
 
-    relay.access.set_anonymous(false);
+    let closed = liuta::config::file::parse(Path::new("t.toml"), String::new()).unwrap();
+    relay.access.reconfigure(&closed);
     let rest = of_camera.rest().await;
     assert_eq!(rest[rest.len() - 7], 203, "no BYE: {rest:?}");
     relay.until_readers("cam", 0).await;

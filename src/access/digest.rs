@@ -81,11 +81,8 @@ impl Challenge {
         [digest("SHA-256"), digest("MD5"), format!("Basic realm=\"{REALM}\"")]
     }
 
-    /// Whether the answer is right for this method and stream key, and for the challenge as it stands.
-    pub fn judge(&mut self, answer: &Response, method: &str, key: &Ha1) -> Result<(), Denied> {
-        if !answer.is_right(method, key) {
-            return Err(Denied::Unknown);
-        }
+    /// Whether an answer that is right is one to the challenge as it stands, and its first.
+    pub fn admit(&mut self, answer: &Response) -> Result<(), Denied> {
         let count = match &answer.auth {
             None => None,
             Some((nc, _)) => Some(u32::from_str_radix(nc, 16).map_err(|_| Denied::Unknown)?),
@@ -136,7 +133,8 @@ impl Response {
         Some(Response { user: user?, uri: uri?, nonce: nonce?, response: response?, algorithm, auth })
     }
 
-    fn is_right(&self, method: &str, key: &Ha1) -> bool {
+    /// Whether it is made with this key, whatever the challenge.
+    pub fn is_right(&self, method: &str, key: &Ha1) -> bool {
         let h = |text: &str| match self.algorithm {
             Algorithm::Md5 => hex(&Md5::digest(text)),
             Algorithm::Sha256 => hex(&Sha256::digest(text)),
@@ -203,6 +201,10 @@ mod tests {
 
     use super::*;
 
+    fn judge(challenge: &mut Challenge, answer: &Response, method: &str, key: &Ha1) -> Result<(), Denied> {
+        if answer.is_right(method, key) { challenge.admit(answer) } else { Err(Denied::Unknown) }
+    }
+
     /// What a player that knows the rules answers.
     fn answer(
         challenge: &Challenge,
@@ -260,15 +262,15 @@ mod tests {
         let key = ha1("li", "lk_secret");
         for algorithm in ["MD5", "SHA-256"] {
             for nc in [None, Some(1)] {
-                let judge = |method: &str, user: &str, secret: &str| {
+                let told = |method: &str, user: &str, secret: &str| {
                     let mut challenge = Challenge::default();
                     let answer = answer(&challenge, algorithm, nc, method, user, secret);
-                    challenge.judge(&Response::parse(&answer).unwrap(), "DESCRIBE", &key)
+                    judge(&mut challenge, &Response::parse(&answer).unwrap(), "DESCRIBE", &key)
                 };
-                assert_eq!(judge("DESCRIBE", "li", "lk_secret"), Ok(()));
-                assert_eq!(judge("PLAY", "li", "lk_secret"), Err(Denied::Unknown));
-                assert_eq!(judge("DESCRIBE", "wang", "lk_secret"), Err(Denied::Unknown));
-                assert_eq!(judge("DESCRIBE", "li", "lk_other"), Err(Denied::Unknown));
+                assert_eq!(told("DESCRIBE", "li", "lk_secret"), Ok(()));
+                assert_eq!(told("PLAY", "li", "lk_secret"), Err(Denied::Unknown));
+                assert_eq!(told("DESCRIBE", "wang", "lk_secret"), Err(Denied::Unknown));
+                assert_eq!(told("DESCRIBE", "li", "lk_other"), Err(Denied::Unknown));
             }
         }
     }
@@ -279,13 +281,13 @@ mod tests {
         let mut challenge = Challenge::default();
         let first = Response::parse(&answer(&challenge, "MD5", Some(1), "PLAY", "li", "k")).unwrap();
         let second = Response::parse(&answer(&challenge, "MD5", Some(2), "PLAY", "li", "k")).unwrap();
-        assert_eq!(challenge.judge(&first, "PLAY", &key), Ok(()));
-        assert_eq!(challenge.judge(&second, "PLAY", &key), Ok(()));
-        assert_eq!(challenge.judge(&first, "PLAY", &key), Err(Denied::Stale));
+        assert_eq!(judge(&mut challenge, &first, "PLAY", &key), Ok(()));
+        assert_eq!(judge(&mut challenge, &second, "PLAY", &key), Ok(()));
+        assert_eq!(judge(&mut challenge, &first, "PLAY", &key), Err(Denied::Stale));
         assert!(challenge.headers().iter().take(2).all(|header| header.contains("stale=true")));
         assert!(!challenge.headers()[0].contains("stale"), "said once");
         // On another connection it opens nothing, not even as the first.
-        assert_eq!(Challenge::default().judge(&second, "PLAY", &key), Err(Denied::Stale));
+        assert_eq!(judge(&mut Challenge::default(), &second, "PLAY", &key), Err(Denied::Stale));
     }
 
     #[test]
@@ -295,10 +297,10 @@ mod tests {
         let Some(past) = Instant::now().checked_sub(NONCE_LIFE + Duration::from_secs(1)) else { return };
         challenge.made = past;
         let late = Response::parse(&answer(&challenge, "SHA-256", Some(1), "PLAY", "li", "k")).unwrap();
-        assert_eq!(challenge.judge(&late, "PLAY", &key), Err(Denied::Stale));
+        assert_eq!(judge(&mut challenge, &late, "PLAY", &key), Err(Denied::Stale));
         assert_ne!(challenge.nonce, late.nonce);
         let again = Response::parse(&answer(&challenge, "SHA-256", Some(1), "PLAY", "li", "k")).unwrap();
-        assert_eq!(challenge.judge(&again, "PLAY", &key), Ok(()));
+        assert_eq!(judge(&mut challenge, &again, "PLAY", &key), Ok(()));
     }
 
     #[test]
@@ -328,7 +330,7 @@ mod tests {
             );
             for text in [text, framed] {
                 if let Some(answer) = Response::parse(&text) {
-                    prop_assert_eq!(Challenge::default().judge(&answer, "PLAY", &key), Err(Denied::Unknown));
+                    prop_assert_eq!(judge(&mut Challenge::default(), &answer, "PLAY", &key), Err(Denied::Unknown));
                 }
             }
         }

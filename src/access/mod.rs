@@ -255,7 +255,7 @@ impl Access {
     pub fn authorization(&self, header: Option<&str>) -> Result<Person, Denied> {
         match header {
             None => self.ask(&Proof::Anonymous),
-            Some(header) => match Authorization::of(header)? {
+            Some(header) => match self.shown(header)? {
                 Authorization::Token(token) => self.token(&token),
                 Authorization::Basic(..) | Authorization::Digest(_) => Err(Denied::Unknown),
             },
@@ -284,8 +284,9 @@ impl Access {
         asking.await.unwrap_or((Err(Denied::CannotTell), true))
     }
 
-    /// Whoever sent an RTSP request with this `Authorization` header: a token, or a person's stream key by Digest or
-    /// Basic. `meant` tells whether the address that a Digest header was made for is the one that is asked for.
+    /// Whoever sent an RTSP request with this `Authorization` header: a person's stream key, or a token as the password
+    /// of the user `token`, by Digest or Basic. `meant` tells whether the address that a Digest header was made for is
+    /// the one that is asked for.
     ///
     /// A person's password opens nothing here: players keep what they are given, in files and in command lines.
     pub async fn player(
@@ -297,31 +298,35 @@ impl Access {
     ) -> Result<Person, Denied> {
         // A player that sends some user name to an open simulated camera gets in as well.
         let header = header.filter(|_| !matches!(self.inner.keeper, Keeper::Simulated(None)));
-        let shown = header.map(Authorization::of).transpose()?;
-        let user = match &shown {
-            None => return self.off_thread(|access| access.ask(&Proof::Anonymous)).await,
-            Some(Authorization::Token(token)) => {
-                let token = token.clone();
-                return self.off_thread(move |access| access.token(&token)).await;
+        let proof = match header.map(|header| self.shown(header)).transpose()? {
+            None => Proof::Anonymous,
+            Some(Authorization::Token(token)) => Proof::Token(presented(&token)?),
+            Some(Authorization::Basic(user, key)) => {
+                let shown = digest::ha1(&user, &key);
+                let keys = self.off_thread(move |access| access.keys(&user)).await?;
+                let found = keys.into_iter().find(|(_, ha1)| digest::same(ha1, &shown));
+                found.ok_or(Denied::Unknown)?.0
             }
-            Some(Authorization::Basic(user, _)) => user.clone(),
-            Some(Authorization::Digest(answer)) => answer.user.clone(),
-        };
-        let asked = user.clone();
-        let ha1 = self.off_thread(move |access| access.ha1(&asked)).await?;
-        let right = match &shown {
             Some(Authorization::Digest(answer)) => {
-                if !meant(&answer.uri) {
-                    return Err(Denied::Unknown);
-                }
-                challenge.judge(answer, method, &ha1)
+                let user = answer.user.clone();
+                let keys = self.off_thread(move |access| access.keys(&user)).await?;
+                let found = keys.into_iter().find(|(_, ha1)| answer.is_right(method, ha1));
+                let (proof, _) = found.filter(|_| meant(&answer.uri)).ok_or(Denied::Unknown)?;
+                challenge.admit(&answer)?;
+                proof
             }
-            Some(Authorization::Basic(user, key)) if digest::same(&digest::ha1(user, key), &ha1) => Ok(()),
-            _ => Err(Denied::Unknown),
         };
-        right?;
-        let proof = Proof::StreamKey(user, key_mark(&ha1));
         self.off_thread(move |access| access.ask(&proof)).await
+    }
+
+    /// What a header shows. By Basic, the user `token` of a box is no person.
+    fn shown(&self, header: &str) -> Result<Authorization, Denied> {
+        Ok(match (Authorization::of(header)?, &self.inner.keeper) {
+            (Authorization::Basic(user, token), Keeper::Box { .. }) if user == tokens::USER => {
+                Authorization::Token(token)
+            }
+            (shown, _) => shown,
+        })
     }
 
     /// Whoever has shown this, as things stand now.
@@ -371,8 +376,8 @@ impl Access {
             Keeper::Box { store, .. } => store,
             Keeper::Simulated(Some((user, ha1))) => {
                 let right = *proof == Proof::StreamKey(user.clone(), key_mark(ha1));
-                let name = user.clone();
-                return Ok(right.then(|| (Person { name, ..Person::anonymous() }, None)));
+                let person = Person { name: user.clone(), proof: proof.clone(), ..Person::anonymous() };
+                return Ok(right.then_some((person, None)));
             }
             Keeper::Simulated(None) => return Ok(Some((Person::anonymous(), None))),
         };
@@ -452,19 +457,28 @@ impl Access {
         cameras
     }
 
-    /// The stream key of somebody; of nobody one that no key matches, so that both cost the same.
-    fn ha1(&self, user: &str) -> Result<Ha1, Denied> {
-        let known = match &self.inner.keeper {
-            Keeper::Simulated(known) => known.as_ref().filter(|(name, _)| name == user).map(|(_, ha1)| *ha1),
-            Keeper::Box { store, .. } => {
-                let row = store.person(user).map_err(|error| {
-                    tracing::error!("a stream key cannot be looked up: {error}");
-                    Denied::CannotTell
-                })?;
-                row.and_then(|row| row.stream_key)
+    /// What a player may sign in with as this user, and what each proves. Of nobody one that no key matches, so that
+    /// both cost the same.
+    fn keys(&self, user: &str) -> Result<Vec<(Proof, Ha1)>, Denied> {
+        let store = match &self.inner.keeper {
+            Keeper::Box { store, .. } => store,
+            Keeper::Simulated(known) => {
+                let known = known.iter().filter(|(name, _)| name == user);
+                let proof = |ha1: &Ha1| Proof::StreamKey(user.to_owned(), key_mark(ha1));
+                return Ok(known.map(|(_, ha1)| (proof(ha1), *ha1)).collect());
             }
         };
-        Ok(known.unwrap_or_else(|| Ha1 { md5: rand::random(), sha256: rand::random() }))
+        let cannot_tell = |error| {
+            tracing::error!("a stream key cannot be looked up: {error}");
+            Denied::CannotTell
+        };
+        if user == tokens::USER {
+            let rows = store.tokens().map_err(cannot_tell)?.into_iter().filter(|row| row.revoked.is_none());
+            return Ok(rows.filter_map(|row| Some((Proof::Token(row.sha256), row.ha1?))).collect());
+        }
+        let known = store.person(user).map_err(cannot_tell)?.and_then(|row| row.stream_key);
+        let key = known.unwrap_or_else(|| Ha1 { md5: rand::random(), sha256: rand::random() });
+        Ok(vec![(Proof::StreamKey(user.to_owned(), key_mark(&key)), key)])
     }
 
     /// The box's own store and audit trail; a simulated camera has neither.
@@ -524,7 +538,6 @@ impl Authorization {
         }
         let decoded = STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         match decoded.as_deref().and_then(|text| text.split_once(':')) {
-            Some(("token", token)) => Ok(Authorization::Token(token.to_owned())),
             Some((user, key)) => Ok(Authorization::Basic(user.to_owned(), key.to_owned())),
             None => Err(Denied::Unknown),
         }

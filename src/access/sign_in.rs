@@ -72,7 +72,6 @@ impl Access {
 
     /// That somebody has this password, within the limits of guessing.
     pub(super) async fn prove(&self, name: &str, password: Secret, address: IpAddr) -> Result<(), Refused> {
-        let by = By { name: name.to_owned(), address: Some(address) };
         let asked = name.to_owned();
         let row = self.blocking(move |access| Ok(access.kept()?.0.person(&asked)?)).await?;
         let limits = || self.inner.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -86,8 +85,10 @@ impl Access {
             }
         };
         if !right || enabled != Some(true) {
+            // Who exists is named. What else stands in the field may be a password that was typed too early.
+            let name = if enabled.is_some() { name } else { "unknown" };
             if let Some(audit) = self.audit() {
-                audit.failed(&by, "wrong password");
+                audit.failed(&By { name: name.to_owned(), address: Some(address) }, "wrong password");
             }
             return Err(Refused::Wrong);
         }

@@ -343,7 +343,8 @@ async fn simulated_cameras_ask_for_their_own_credentials() {
     assert!(ask(&open, None).await.is_ok() && ask(&open, Some(&basic("x", "y"))).await.is_ok());
     let shut = Access::simulated(Some(("admin".to_owned(), "p:w".to_owned())));
     assert_eq!(ask(&shut, None).await, Err(Denied::SignIn));
-    assert!(ask(&shut, Some(&basic("admin", "p:w"))).await.unwrap().may(Action::Live, None));
+    let person = ask(&shut, Some(&basic("admin", "p:w"))).await.unwrap();
+    assert!(person.may(Action::Live, None) && shut.ask(&person.proof).is_ok());
     assert_eq!(ask(&shut, Some(&basic("admin", "p"))).await, Err(Denied::Unknown));
     assert_eq!(ask(&shut, Some("Bearer admin:p:w")).await, Err(Denied::Unknown));
     assert!(shut.create_token(NewToken::of(Role::Admin), &by()).is_err());

@@ -4,8 +4,11 @@ use jiff::Timestamp;
 
 use super::audit::{Event, entry};
 use super::people::access_in_words;
-use super::{Access, Action, By, Refused, Role, hash, random_text};
+use super::{Access, Action, By, Refused, Role, digest, hash, random_text};
 use crate::store::{StoreError, TokenRow};
+
+/// Whose password a token is where a player knows names and passwords alone.
+pub const USER: &str = "token";
 
 const LONGEST_NAME: usize = 100;
 
@@ -93,6 +96,7 @@ impl Access {
             actions: new.scopes.map(|scopes| scopes.iter().map(|action| action.name().to_owned()).collect()),
             created_by: by.name.clone(),
             revoked: None,
+            ha1: Some(digest::ha1(USER, &text)),
         };
         let mut detail = format!("created, {}", access_in_words(&row.role, row.cameras.as_deref()));
         if let Some(actions) = &row.actions {

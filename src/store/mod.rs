@@ -150,6 +150,8 @@ pub struct TokenRow {
     pub actions: Option<Vec<String>>,
     pub created_by: String,
     pub revoked: Option<Timestamp>,
+    /// For players that answer by Digest.
+    pub ha1: Option<Ha1>,
 }
 
 /// A person as they are kept.
@@ -168,11 +170,17 @@ pub struct PersonRow {
     pub revision: u64,
 }
 
-/// A stream key as Digest needs it: `H(name:realm:key)`. Whoever has it can sign in, so it has no `Debug`.
+/// A stream key or token as Digest needs it: `H(name:realm:key)`. Whoever has it can sign in, so `Debug` hides it.
 #[derive(Clone, Copy, PartialEq)]
 pub struct Ha1 {
     pub md5: [u8; 16],
     pub sha256: [u8; 32],
+}
+
+impl std::fmt::Debug for Ha1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("‹secret›")
+    }
 }
 
 /// A console session, of a person or of a token's holder.

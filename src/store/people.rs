@@ -5,7 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, Row, Transaction};
 
 use super::audit::append;
-use super::tokens::{list, text_of};
+use super::tokens::{ha1, list, text_of};
 use super::{AuditEntry, PersonRow, Store, StoreError, nanos, timestamp};
 
 const COLUMNS: &str = "name, role, cameras, password, ha1_md5, ha1_sha256, disabled, created, revision";
@@ -176,13 +176,12 @@ fn put(db: &Transaction<'_>, row: &PersonRow) -> rusqlite::Result<()> {
 }
 
 fn person(row: &Row<'_>) -> rusqlite::Result<PersonRow> {
-    let (md5, sha256) = (row.get::<_, Option<[u8; 16]>>(4)?, row.get::<_, Option<[u8; 32]>>(5)?);
     Ok(PersonRow {
         name: row.get(0)?,
         role: row.get(1)?,
         cameras: list(row, 2)?,
         password: row.get(3)?,
-        stream_key: md5.zip(sha256).map(|(md5, sha256)| super::Ha1 { md5, sha256 }),
+        stream_key: ha1(row, 4)?,
         disabled: row.get(6)?,
         created: timestamp(row.get(7)?),
         revision: row.get::<_, i64>(8)?.unsigned_abs(),

@@ -14,11 +14,14 @@ CREATE TABLE people (
     revision   INTEGER NOT NULL
 ) STRICT;
 
--- `actions`: a JSON list, what of the role's actions the token may do; NULL: all of them.
+-- `actions`: a JSON list, what of the role's actions the token may do; NULL: all of them. `ha1_…`: as of people, for
+-- the user `token`; NULL for tokens of the first schema, which open RTSP by Basic alone.
 ALTER TABLE tokens ADD COLUMN name TEXT NOT NULL DEFAULT '';
 ALTER TABLE tokens ADD COLUMN actions TEXT;
 ALTER TABLE tokens ADD COLUMN created_by TEXT NOT NULL DEFAULT '';
 ALTER TABLE tokens ADD COLUMN revoked INTEGER;
+ALTER TABLE tokens ADD COLUMN ha1_md5 BLOB;
+ALTER TABLE tokens ADD COLUMN ha1_sha256 BLOB;
 
 -- Of a person or of a token's holder; it ends with either.
 CREATE TABLE sessions (

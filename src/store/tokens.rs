@@ -4,16 +4,18 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row};
 
 use super::audit::append;
-use super::{AuditEntry, Store, StoreError, TokenRow, nanos, timestamp, unreadable};
+use super::{AuditEntry, Ha1, Store, StoreError, TokenRow, nanos, timestamp, unreadable};
 
-const COLUMNS: &str = "id, sha256, role, cameras, created, expires, name, actions, created_by, revoked";
+const COLUMNS: &str =
+    "id, sha256, role, cameras, created, expires, name, actions, created_by, revoked, ha1_md5, ha1_sha256";
 
 impl Store {
     pub fn put_token(&self, token: &TokenRow, entry: &AuditEntry) -> Result<(), StoreError> {
         self.write(|db| {
             db.prepare_cached(
-                "INSERT INTO tokens (id, sha256, role, cameras, created, expires, name, actions, created_by, revoked)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                "INSERT INTO tokens (id, sha256, role, cameras, created, expires, name, actions, created_by, revoked,
+                     ha1_md5, ha1_sha256)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
             )?
             .execute((
                 &token.id,
@@ -26,6 +28,8 @@ impl Store {
                 token.actions.as_ref().map(text_of),
                 &token.created_by,
                 token.revoked.map(nanos),
+                token.ha1.map(|ha1| ha1.md5),
+                token.ha1.map(|ha1| ha1.sha256),
             ))?;
             append(db, entry)
         })
@@ -95,6 +99,13 @@ pub fn list(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<String>
     }
 }
 
+/// The two columns of a stream key or token from `column` on.
+pub fn ha1(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Ha1>> {
+    let md5: Option<[u8; 16]> = row.get(column)?;
+    let sha256: Option<[u8; 32]> = row.get(column + 1)?;
+    Ok(md5.zip(sha256).map(|(md5, sha256)| Ha1 { md5, sha256 }))
+}
+
 fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     Ok(TokenRow {
         id: row.get(0)?,
@@ -107,5 +118,6 @@ fn token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         actions: list(row, 7)?,
         created_by: row.get(8)?,
         revoked: row.get::<_, Option<i64>>(9)?.map(timestamp),
+        ha1: ha1(row, 10)?,
     })
 }
