@@ -40,8 +40,10 @@ impl Limits {
     /// Counts an attempt as failed before it is made, so that many at once count as many; or how long to wait.
     pub fn begin(&mut self, account: &str, address: IpAddr, now: Instant) -> Result<(), Duration> {
         let address = network(address);
-        let waits =
-            [wait(&self.accounts, account, &ACCOUNT, now), wait(&self.addresses, &address, &ADDRESS, now)];
+        let waits = [
+            wait(self.accounts.get(account), &ACCOUNT, now),
+            wait(self.addresses.get(&address), &ADDRESS, now),
+        ];
         let longest = waits.into_iter().max().unwrap_or_default();
         if !longest.is_zero() {
             return Err(longest);
@@ -58,24 +60,15 @@ impl Limits {
 
     /// The attempt was not made after all.
     pub fn withdraw(&mut self, account: &str, address: IpAddr) {
-        for failures in [self.accounts.get_mut(account), self.addresses.get_mut(&network(address))] {
-            if let Some(failures) = failures {
-                failures.count = failures.count.saturating_sub(1);
-            }
+        let counted = [self.accounts.get_mut(account), self.addresses.get_mut(&network(address))];
+        for failures in counted.into_iter().flatten() {
+            failures.count = failures.count.saturating_sub(1);
         }
     }
 }
 
-fn wait<K: Hash + Eq, Q: Hash + Eq + ?Sized>(
-    of: &HashMap<K, Failures>,
-    key: &Q,
-    rule: &Rule,
-    now: Instant,
-) -> Duration
-where
-    K: std::borrow::Borrow<Q>,
-{
-    let Some(failures) = of.get(key) else { return Duration::ZERO };
+fn wait(failures: Option<&Failures>, rule: &Rule, now: Instant) -> Duration {
+    let Some(failures) = failures else { return Duration::ZERO };
     if failures.count < rule.free {
         return Duration::ZERO;
     }

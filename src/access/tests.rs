@@ -286,6 +286,23 @@ async fn the_set_up_token_makes_one_administrator() {
     assert_eq!(access.open_setup().unwrap(), None);
 }
 
+#[tokio::test]
+async fn a_database_that_does_not_answer_denies_nobody_who_is_inside() {
+    let (folder, _store, access) = access();
+    let text = token(&access, Role::Viewer, None);
+    let mut standing = access.standing(access.token(&text).unwrap(), Action::Live, Some("gate-1"));
+    let broken = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
+    broken.execute_batch("ALTER TABLE tokens RENAME TO away").unwrap();
+    access.forget();
+    assert_eq!(access.token(&text), Err(Denied::CannotTell));
+    assert_eq!(access.who(Some(format!("Bearer {text}")), None).await, (Err(Denied::CannotTell), true));
+    standing.ask_now();
+    assert!(standing.holds().await);
+    broken.execute_batch("ALTER TABLE away RENAME TO tokens; DELETE FROM tokens").unwrap();
+    standing.ask_now();
+    assert!(!standing.holds().await);
+}
+
 #[test]
 fn scopes_and_groups_narrow_a_token() {
     let (_folder, _store, access) = access();
