@@ -20,8 +20,11 @@ const QUEUE: usize = 4_096;
 /// Rows of one transaction.
 const AT_ONCE: usize = 256;
 
-/// A player that asks again and again (HLS, single pictures) is written down once in so long.
-const ONCE_IN: Duration = Duration::from_secs(600);
+/// A player that asks for each piece (HLS, single pictures) is written down once in so long.
+const PIECES: Duration = Duration::from_secs(600);
+
+/// A stream that is opened again and again is one: whoever may watch must not be able to fill the disk.
+const STREAMS: Duration = Duration::from_secs(10);
 
 /// Who watches what, remembered for that.
 const REMEMBERED: usize = 4_096;
@@ -85,7 +88,7 @@ struct Inner {
     queue: Option<SyncSender<AuditEntry>>,
     writer: Option<JoinHandle<()>>,
     closing: Arc<AtomicBool>,
-    watching: Mutex<HashMap<(By, String), Instant>>,
+    watching: Mutex<HashMap<(By, String, &'static str), Instant>>,
     failures: Mutex<Failures>,
 }
 
@@ -125,28 +128,32 @@ impl Audit {
         self.inner.store.append_audit(&[entry(by, event, object, detail)])
     }
 
-    /// Somebody opens a stream that stays open.
-    pub fn watch(&self, by: &By, object: &str, detail: &str) {
-        self.queue(entry(by, Event::Watch, object, detail));
+    /// Somebody opens a stream that stays open; `how` tells the protocol.
+    pub fn watch(&self, by: &By, object: &str, how: &'static str) {
+        self.watch_once(by, object, how, STREAMS);
     }
 
-    /// The same for a player that asks for each piece: once in ten minutes.
-    pub fn watch_pieces(&self, by: &By, object: &str, detail: &str) {
+    /// The same for a player that asks for each piece.
+    pub fn watch_pieces(&self, by: &By, object: &str, how: &'static str) {
+        self.watch_once(by, object, how, PIECES);
+    }
+
+    fn watch_once(&self, by: &By, object: &str, how: &'static str, within: Duration) {
         let now = Instant::now();
         let mut watching = self.inner.watching.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let key = (by.clone(), object.to_owned());
-        if watching.get(&key).is_some_and(|since| now.duration_since(*since) < ONCE_IN) {
+        let key = (by.clone(), object.to_owned(), how);
+        if watching.get(&key).is_some_and(|since| now.duration_since(*since) < within) {
             return;
         }
         if watching.len() >= REMEMBERED {
-            watching.retain(|_, since| now.duration_since(*since) < ONCE_IN);
+            watching.retain(|_, since| now.duration_since(*since) < PIECES);
         }
         // Past the bound a row too many is written, and none is missing.
         if watching.len() < REMEMBERED {
             watching.insert(key, now);
         }
         drop(watching);
-        self.watch(by, object, detail);
+        self.queue(entry(by, Event::Watch, object, how));
     }
 
     /// A sign-in that was refused. `by` is who it claims to be.
@@ -243,6 +250,9 @@ mod tests {
         }
         audit.watch_pieces(&by("li"), "camera/gate-2", "HLS");
         audit.watch_pieces(&by("wang"), "camera/gate-1", "HLS");
+        for _ in 0..50 {
+            audit.watch(&by("li"), "camera/gate-1", "RTSP");
+        }
         for _ in 0..500 {
             audit.failed(&by("admin"), "wrong password");
         }
@@ -250,7 +260,7 @@ mod tests {
         drop(audit);
         let rows = rows(&store);
         let count = |action: &str| rows.iter().filter(|row| row.action == action).count();
-        assert_eq!((count("watch"), count("sign-in-failed"), count("change")), (3, FAILURES as usize, 1));
+        assert_eq!((count("watch"), count("sign-in-failed"), count("change")), (4, FAILURES as usize, 1));
         assert!(rows.iter().all(|row| row.address == "192.0.2.7"));
         assert_eq!(store.verify_audit().unwrap().broken, None);
     }

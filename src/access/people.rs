@@ -8,7 +8,7 @@ use subtle::ConstantTimeEq;
 
 use super::audit::{Event, entry};
 use super::{
-    Access, By, Denied, Hash, Opened, Refused, Role, digest, hash, passwords, presented, random_text,
+    Access, By, Denied, Hash, Opened, Refused, Role, Token, digest, hash, passwords, presented, random_text,
 };
 use crate::config::Secret;
 use crate::store::{PeopleError, PersonRow, StoreError};
@@ -209,10 +209,18 @@ impl Access {
         .await
     }
 
-    /// Where nobody may do everything yet: a new token that makes the first administrator, to be shown to whoever has
-    /// started the box. An earlier one is void.
+    /// Where neither a person nor a token may do everything yet: a new token that makes the first administrator, to be
+    /// shown to whoever has started the box. An earlier one is void.
     pub fn open_setup(&self) -> Result<Option<String>, StoreError> {
-        if self.kept()?.0.has_administrator()? {
+        let now = Timestamp::now();
+        let may_everything = |token: &Token| {
+            token.role == Role::Admin
+                && token.cameras.is_none()
+                && token.scopes.is_none()
+                && token.revoked.is_none()
+                && token.expires.is_none_or(|expires| expires > now)
+        };
+        if self.kept()?.0.has_administrator()? || self.tokens()?.iter().any(may_everything) {
             return Ok(None);
         }
         let token = format!("ls_{}", random_text());

@@ -287,7 +287,7 @@ impl Asked {
     }
 
     /// Writes down that a camera's pictures are watched, piece by piece. Never waits.
-    pub fn note_watching(&self, camera: &str, how: &str) {
+    pub fn note_watching(&self, camera: &str, how: &'static str) {
         if let Some(audit) = self.state.access.audit() {
             audit.watch_pieces(&self.by(), &format!("camera/{camera}"), how);
         }
