@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["camera", "dispatch"],
     &["vision", "record"],
     &["access", "hw"],
-    &["live", "store"],
+    &["live", "store", "net"],
     &["alert", "log"],
     &["media", "config", "health"],
 ];
