@@ -1,12 +1,15 @@
 //! One client: its requests, its session, and the stream that it reads.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::output::Output;
@@ -18,6 +21,7 @@ use crate::health::{Health, PathProtocol};
 use crate::live::{Cursor, LiveStream, Next, StreamParams};
 use crate::media::rtp::{AUDIO_CHANNEL, Packets, VIDEO_CHANNEL};
 use crate::media::{Sample, time};
+use crate::net::listener::Socket;
 
 const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
@@ -78,7 +82,7 @@ pub enum Closed {
 }
 
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     shared: Arc<Shared>,
     input: BytesMut,
     output: Output,
@@ -145,7 +149,7 @@ impl Drop for Reader {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, shared: Arc<Shared>) -> Connection {
+    pub fn new(socket: Socket, shared: Arc<Shared>) -> Connection {
         let now = Instant::now();
         Connection {
             socket,
@@ -168,7 +172,6 @@ impl Connection {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.take_requests().await;
-            self.output.write(&self.socket)?;
             if self.output.is_empty()
                 && let Some(why) = self.closing.take()
             {
@@ -177,13 +180,13 @@ impl Connection {
             }
             let readable = self.closing.is_none() && self.output.takes_messages();
             tokio::select! {
-                ready = self.socket.readable(), if readable => {
-                    ready?;
-                    if !self.read()? {
-                        return Ok(());
-                    }
-                }
-                ready = self.socket.writable(), if !self.output.is_empty() => ready?,
+                moved = exchange(&mut self.socket, &mut self.output, &mut self.input, readable) => match moved? {
+                    Moved::Out => {}
+                    Moved::In { bytes: 0 } => return Ok(()),
+                    // A request is late from its own first byte on, not from the end of the one before.
+                    Moved::In { bytes } if self.input.len() == bytes => self.heard = Instant::now(),
+                    Moved::In { .. } => {}
+                },
                 next = next(&mut self.session), if self.output.is_empty() && self.closing.is_none() => {
                     self.send(next);
                 }
@@ -192,21 +195,6 @@ impl Connection {
                     self.check_permission().await;
                 }
             }
-        }
-    }
-
-    /// False: the client has left.
-    fn read(&mut self) -> io::Result<bool> {
-        if self.input.is_empty() {
-            // A request is late from its own first byte on, not from the end of the one before.
-            self.heard = Instant::now();
-        }
-        self.input.reserve(2_048);
-        match self.socket.try_read_buf(&mut self.input) {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
         }
     }
 
@@ -548,6 +536,42 @@ impl Session {
         // Of three disjoint pairs the one other track takes at most two.
         pairs.into_iter().find(|(rtp, rtcp)| !taken(*rtp) && !taken(*rtcp)).unwrap_or((6, 7))
     }
+}
+
+/// What passed between the client and us.
+enum Moved {
+    /// All of the output.
+    Out,
+    /// Bytes that were added to the input; none where the client has left.
+    In { bytes: usize },
+}
+
+/// Writes what waits, and reads while `readable`: ends as soon as one of the two is done. Nothing is lost where it is
+/// not waited for to the end.
+async fn exchange(
+    socket: &mut Socket,
+    output: &mut Output,
+    input: &mut BytesMut,
+    readable: bool,
+) -> io::Result<Moved> {
+    poll_fn(|cx| {
+        if !output.is_empty()
+            && let Poll::Ready(written) = output.poll_write(cx, Pin::new(socket))
+        {
+            return Poll::Ready(written.map(|()| Moved::Out));
+        }
+        if readable {
+            // On the stack: an idle reader holds no buffer.
+            let mut space = [0; 2_048];
+            let mut buffer = ReadBuf::new(&mut space);
+            if let Poll::Ready(read) = Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
+                input.extend_from_slice(buffer.filled());
+                return Poll::Ready(read.map(|()| Moved::In { bytes: buffer.filled().len() }));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// The next thing that a playing client is owed; never, where none plays.
