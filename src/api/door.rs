@@ -18,7 +18,6 @@ use jiff::Timestamp;
 use super::Shared;
 use super::problem::Problem;
 use crate::access::{Access, Action, Denied, Person, Role};
-use crate::net::Peer;
 
 /// The console's cookie: names a session, never holds the token.
 pub const COOKIE: &str = "liuta_session";
@@ -45,7 +44,6 @@ pub struct Asked {
     /// `None` only behind [`Need::Nothing`], for who has not signed in.
     pub person: Option<Person>,
     pub headers: HeaderMap,
-    pub peer: Peer,
     /// Read for methods that write, up to [`super::MAX_BODY`].
     pub body: Bytes,
     path: Vec<(String, String)>,
@@ -109,10 +107,7 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let (person, signed_in) = who(&state.access, &parts).await;
-    let peer = parts.extensions.get::<Peer>().copied();
-    let peer = peer.ok_or_else(|| Problem::internal("the connection is of unknown origin"))?;
-    let mut asked =
-        Asked { state, person: None, headers: parts.headers, peer, body: Bytes::new(), path, query };
+    let mut asked = Asked { state, person: None, headers: parts.headers, body: Bytes::new(), path, query };
     let (action, camera) = match need {
         Need::Nothing => {
             asked.person = person.ok();

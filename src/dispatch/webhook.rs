@@ -206,6 +206,26 @@ mod tests {
         assert!(failure.cause.starts_with("cannot connect: "), "{failure:?}");
     }
 
+    #[tokio::test]
+    async fn what_lies_out_of_reach_is_never_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let elsewhere = Reach::only(["10.0.0.0/8".parse().unwrap()]);
+        for url in [
+            format!("http://localhost:{port}/"),
+            format!("http://127.0.0.1:{port}/"),
+            format!("http://127.1:{port}/"),
+            format!("http://[::ffff:127.0.0.1]:{port}/"),
+        ] {
+            let client = Client::new(elsewhere.clone());
+            let body = Bytes::from_static(b"{}");
+            let failure = client.post(&Url::parse(&url).unwrap(), None, "a.1", body).await.unwrap_err();
+            assert!(failure.cause.contains("outside the networks"), "{url}: {failure:?}");
+        }
+        let none = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        assert!(none.is_err(), "it was connected to");
+    }
+
     #[test]
     fn retry_after_is_seconds_or_a_date() {
         assert_eq!(retry_after("120"), Some(Duration::from_secs(120)));

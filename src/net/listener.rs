@@ -95,7 +95,8 @@ impl Listener {
             };
             // Small answers must not wait for more to come; where it fails they do, and nothing else.
             let _ = socket.set_nodelay(true);
-            let peer = Peer { address, tls: self.tls.is_some() };
+            // Version 4 clients of a listener for both versions are known by their own address.
+            let peer = Peer { address: address.ip().to_canonical(), tls: self.tls.is_some() };
             return Incoming { socket, place, tls: self.tls.clone(), peer };
         }
     }

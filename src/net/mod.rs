@@ -10,12 +10,12 @@ pub mod listener;
 pub mod outbound;
 pub mod tls;
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 
 /// Who is at the other end of a connection. Every HTTP request bears it in its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    pub address: SocketAddr,
+    pub address: IpAddr,
     /// The connection is encrypted.
     pub tls: bool,
 }

@@ -1,7 +1,7 @@
 //! The box's certificate: the configured one, or one that it makes for itself.
 //!
 //! There is one for all listeners. It is exchanged while they serve: when its files change, which is looked at every
-//! minute and at a reload, and before the box's own ends. A pair that is broken changes nothing but a health state.
+//! few seconds and at a reload, and before the box's own ends. A pair that is broken changes nothing but a health state.
 
 use std::fs;
 use std::io::{self, Write};
@@ -24,7 +24,7 @@ use crate::config::certificate::{Pair, PemFiles};
 use crate::health::{CertificateLabel, Health, Severity};
 
 /// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// From then on people are told that a certificate ends.
 const WARN_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
