@@ -81,6 +81,14 @@ pub enum Closed {
     Revoked,
 }
 
+impl Closed {
+    /// No sign-in is needed for this end.
+    pub fn is_strangers(&self) -> bool {
+        use Closed::*;
+        matches!(self, Io(_) | Slow | NoSignIn | Idle | Refused(_) | Denied)
+    }
+}
+
 pub struct Connection {
     socket: Socket,
     shared: Arc<Shared>,

@@ -114,6 +114,8 @@ async fn serve(incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken)
     };
     match ended {
         Ok(()) => tracing::debug!(peer = %peer.address, "RTSP client left"),
+        // Anybody can have these, as often as they like.
+        Err(why) if why.is_strangers() => tracing::debug!(peer = %peer.address, "RTSP client closed: {why}"),
         Err(why) => tracing::info!(peer = %peer.address, "RTSP client closed: {why}"),
     }
 }
