@@ -98,8 +98,7 @@ impl App {
         // The ring first: it holds the lock on the data folder.
         let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
         let store = Store::open(&config.data)?;
-        let encrypted = config.api.is_encrypted() || config.rtsp.rtsps_listen.is_some();
-        let tls = if encrypted { Some(Tls::open(&config, health.clone())?) } else { None };
+        let tls = if config.serves_tls() { Some(Tls::open(&config, health.clone())?) } else { None };
         let rtsp_listeners = rtsp_listeners(&config, tls.as_ref(), &health).await?;
         let api_listener = api_listener(&config, tls.as_ref(), &health).await?;
         for warning in &config.warnings {
@@ -285,7 +284,7 @@ impl App {
         }
         self.set_channels(&new);
         self.access.set_anonymous(new.anonymous_viewer);
-        if let Some(tls) = &self.tls {
+        if let Some(tls) = self.tls.as_ref().filter(|_| new.serves_tls()) {
             tls.reconfigure(&new);
         }
         for warning in &new.warnings {

@@ -348,9 +348,10 @@ async fn attack(number: usize, targets: &Targets, outcome: &Outcome) {
     }
     let way = [Way::Http, Way::Http, Way::Http, Way::Rtsp, Way::Rtsp, Way::Rtsps, Way::InTls][number % 7];
     let (at, (kind, request)) = match way {
-        Way::Http => {
-            (targets.http, if number % 50 == 0 { tls(&mut dice) } else { http(&mut dice, &targets.token) })
-        }
+        Way::Http => (
+            targets.http,
+            if number.is_multiple_of(50) { tls(&mut dice) } else { http(&mut dice, &targets.token) },
+        ),
         Way::Rtsp => (targets.rtsp, if number % 50 == 3 { tls(&mut dice) } else { rtsp(&mut dice) }),
         Way::Rtsps => (targets.rtsps, tls(&mut dice)),
         Way::InTls => (targets.rtsps, rtsp(&mut dice)),

@@ -47,6 +47,13 @@ pub struct Config {
     pub warnings: Vec<reader::Problem>,
 }
 
+impl Config {
+    /// Some listener needs a certificate.
+    pub fn serves_tls(&self) -> bool {
+        self.api.is_encrypted() || self.rtsp.rtsps_listen.is_some()
+    }
+}
+
 /// `[box]`: who this box is to the rest of the world.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Site {

@@ -1,17 +1,14 @@
 //! One client: its requests, its session, and the stream that it reads.
 
-use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::exchange::{Moved, exchange};
 use super::output::Output;
 use super::request::{self, Incoming, MAX_BODY, MAX_HEAD, Refused, Request, Response, TRACK, Target};
 use super::rtcp::{self, Sent};
@@ -544,42 +541,6 @@ impl Session {
         // Of three disjoint pairs the one other track takes at most two.
         pairs.into_iter().find(|(rtp, rtcp)| !taken(*rtp) && !taken(*rtcp)).unwrap_or((6, 7))
     }
-}
-
-/// What passed between the client and us.
-enum Moved {
-    /// All of the output.
-    Out,
-    /// Bytes that were added to the input; none where the client has left.
-    In { bytes: usize },
-}
-
-/// Writes what waits, and reads while `readable`: ends as soon as one of the two is done. Nothing is lost where it is
-/// not waited for to the end.
-async fn exchange(
-    socket: &mut Socket,
-    output: &mut Output,
-    input: &mut BytesMut,
-    readable: bool,
-) -> io::Result<Moved> {
-    poll_fn(|cx| {
-        if !output.is_empty()
-            && let Poll::Ready(written) = output.poll_write(cx, Pin::new(socket))
-        {
-            return Poll::Ready(written.map(|()| Moved::Out));
-        }
-        if readable {
-            // On the stack: an idle reader holds no buffer.
-            let mut space = [0; 2_048];
-            let mut buffer = ReadBuf::new(&mut space);
-            if let Poll::Ready(read) = Pin::new(&mut *socket).poll_read(cx, &mut buffer) {
-                input.extend_from_slice(buffer.filled());
-                return Poll::Ready(read.map(|()| Moved::In { bytes: buffer.filled().len() }));
-            }
-        }
-        Poll::Pending
-    })
-    .await
 }
 
 /// The next thing that a playing client is owed; never, where none plays.

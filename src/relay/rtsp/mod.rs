@@ -7,6 +7,7 @@
 //! What does not belong here: packets (`media::rtp`), permission (`access`), and how many may connect (`net`).
 
 mod connection;
+mod exchange;
 mod output;
 // Public for the fuzzer alone: its input is anybody's.
 pub mod request;
