@@ -3,6 +3,7 @@
 //! The accept loop never waits for a client: what takes its time, the handshake, is the connection's own task's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -96,7 +97,8 @@ impl Listener {
             // Small answers must not wait for more to come; where it fails they do, and nothing else.
             let _ = socket.set_nodelay(true);
             // Version 4 clients of a listener for both versions are known by their own address.
-            let peer = Peer { address: address.ip().to_canonical(), tls: self.tls.is_some() };
+            let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+            let peer = Peer { address, tls: self.tls.is_some() };
             return Incoming { socket, place, tls: self.tls.clone(), peer };
         }
     }

@@ -10,12 +10,12 @@ pub mod listener;
 pub mod outbound;
 pub mod tls;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 /// Who is at the other end of a connection. Every HTTP request bears it in its extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    pub address: IpAddr,
+    pub address: SocketAddr,
     /// The connection is encrypted.
     pub tls: bool,
 }
