@@ -16,6 +16,8 @@ use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
 use liuta::media::{AccessUnit, Feed, Sample, time};
+use liuta::net::connections::Connections;
+use liuta::net::listener::Listener;
 use liuta::record::{GapCause, MAX_EXPORTS, Ring};
 use liuta::simulate::clip::Clip;
 use liuta::store::Store;
@@ -90,7 +92,11 @@ async fn server(anonymous: &str) -> Server {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let stop = CancellationToken::new();
-    tokio::spawn(api::serve(listener, state.clone(), stop.clone()));
+    tokio::spawn(api::serve(
+        Listener::new(listener, Connections::new("http", state.health.clone())),
+        state.clone(),
+        stop.clone(),
+    ));
     let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     Server { base, state, client, stop, _data: data }
 }

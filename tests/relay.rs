@@ -15,6 +15,8 @@ use liuta::health::{Health, PathProtocol};
 use liuta::live::{Directory, LiveStream, Next};
 use liuta::media::cmaf::Packager;
 use liuta::media::{AccessUnit, Feed, Sample, VideoParams, time};
+use liuta::net::connections::Connections;
+use liuta::net::listener::Listener;
 use liuta::relay::hls;
 use liuta::relay::rtsp::Server;
 use liuta::simulate::{clip::Clip, play};
@@ -74,7 +76,8 @@ impl Relay {
         let (streams, health) = (Arc::new(Directory::default()), Health::default());
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let access = Access::simulated(credentials);
-        let server = Server::start(listener, streams.clone(), access.clone(), health.clone());
+        let listener = Listener::new(listener, Connections::new("rtsp", health.clone()));
+        let server = Server::start(vec![listener], streams.clone(), access.clone(), health.clone());
         Relay { address, streams, access, health, server, feeding: Vec::new() }
     }
 

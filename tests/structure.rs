@@ -104,6 +104,21 @@ fn pure_modules_stay_pure() {
     }
 }
 
+/// Recordings are opened by rows of the index, pictures lie in the store, the page in the binary: no path is ever made of
+/// what a request says.
+#[test]
+fn what_serves_clients_opens_no_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for place in ["src/api", "src/relay"] {
+        for path in sources(&root.join(place)) {
+            let code = code(&path);
+            for opens in ["fs::", "File::", "ServeDir", "ServeFile"] {
+                assert!(!code.contains(opens), "{} uses {opens}", path.display());
+            }
+        }
+    }
+}
+
 #[test]
 fn the_daemon_links_neither_gstreamer_nor_onnxruntime() {
     let libraries = |binary: &str| {

@@ -63,6 +63,7 @@ fn camera(id: &str) -> Arc<config::Camera> {
         sub_url: None,
         credentials: None,
         transport: Transport::Tcp,
+        reach: Default::default(),
         record: true,
         groups: Vec::new(),
         scene: Some(Arc::new(scene)),

@@ -18,7 +18,6 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 
@@ -27,9 +26,11 @@ use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::live::Directory;
+use crate::net::listener::Listener;
 use crate::record::Ring;
 use crate::store::Store;
 use crate::vision::Vision;
+pub use connection::USE_HTTPS;
 use door::{Need, Routes, camera_asked_for, camera_in_path, camera_of_channel};
 use problem::Problem;
 
@@ -51,7 +52,7 @@ pub struct Shared {
 }
 
 /// Serves until `stop`, then lets requests in flight end.
-pub async fn serve(listener: TcpListener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: Listener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
     connection::serve(listener, router(state), stop).await
 }
 

@@ -1,5 +1,6 @@
 //! `/api/v1`, `/healthz`, `/metrics`: what the box knows, as JSON.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -13,7 +14,7 @@ use super::media::typed;
 use super::problem::Problem;
 use crate::access::Action;
 use crate::alert::Alert;
-use crate::config::Camera;
+use crate::config::{Camera, Config};
 use crate::health::{Severity, State};
 use crate::store::Filter;
 
@@ -46,21 +47,18 @@ pub async fn cameras(asked: Asked) -> Answer {
     let states = asked.state.health.snapshot();
     let seen = config.cameras.values().filter(|camera| asked.may(Action::Live, Some(&camera.id)));
     let items: Vec<_> = seen
-        .map(|camera| {
-            let rtsp = rtsp_base(&config);
-            describe(&asked, camera, states.get(&format!("camera/{}", camera.id)), &rtsp)
-        })
+        .map(|camera| describe(&asked, &config, camera, states.get(&format!("camera/{}", camera.id))))
         .collect();
     Ok(Json(json!({ "items": items, "next": null })).into_response())
 }
 
-/// `rtsp://HOST:PORT` as clients reach it: the public name, the port that is listened on.
-fn rtsp_base(config: &crate::config::Config) -> String {
+/// A camera's address by RTSP or RTSPS as clients reach it: the public name, the port that is listened on.
+fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
     let host = config.site.public_url.host_str().unwrap_or("127.0.0.1");
-    format!("rtsp://{host}:{}", config.rtsp.listen.port())
+    format!("{scheme}://{host}:{}/{id}", listen.port())
 }
 
-fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -> Value {
+fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> Value {
     let id = &camera.id;
     let stream = asked.state.streams.get(id);
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);
@@ -77,7 +75,8 @@ fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -
         "height": video.as_ref().map(|video| video.height),
         "health": { "severity": state.map_or(Severity::Ok, |state| state.severity) },
         "addresses": {
-            "rtsp": format!("{rtsp}/{id}"),
+            "rtsp": rtsp_address(config, "rtsp", config.rtsp.listen, id),
+            "rtsps": config.rtsp.rtsps_listen.map(|at| rtsp_address(config, "rtsps", at, id)),
             "hls": format!("/{id}/index.m3u8"),
             "frame": format!("/{id}/frame.jpeg"),
         },

@@ -175,6 +175,9 @@ fn run(file: PathBuf) -> anyhow::Result<()> {
 
 fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
     let config = config::file::load(&file)?;
+    if !config.warnings.is_empty() {
+        return Err(config::reader::Problems(config.warnings).into());
+    }
     let estimate = record::estimate(&config);
     if json {
         println!("{}", serde_json::json!({"cameras": config.cameras.len(), "record": estimate}));

@@ -1,6 +1,14 @@
-//! The edge to the network: what every listener shares, whatever it speaks.
+//! The edge to the network: what every listener shares, whatever it speaks, and how the box connects to others.
 //!
-//! What does not belong here: protocols (`api`, `relay`) and permission (`access`).
+//! [`listener`] lets clients in, [`connections`] counts them, [`tls`] is the certificate that they see, [`outbound`] leads
+//! to cameras and destinations.
+//! What does not belong here: protocols (`api`, `relay`), permission (`access`), and which addresses may be reached
+//! (`config::reach`).
+
+pub mod connections;
+pub mod listener;
+pub mod outbound;
+pub mod tls;
 
 use std::net::SocketAddr;
 

@@ -133,6 +133,7 @@ fn camera(id: &str, model: &str) -> Arc<Camera> {
         sub_url: None,
         credentials: None,
         transport: Transport::Tcp,
+        reach: Default::default(),
         record: true,
         groups: Vec::new(),
         scene: Some(Arc::new(scene)),

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::exchange::{Moved, exchange};
 use super::output::Output;
 use super::request::{self, Incoming, MAX_BODY, MAX_HEAD, Refused, Request, Response, TRACK, Target};
 use super::rtcp::{self, Sent};
@@ -19,6 +19,7 @@ use crate::health::{Health, PathProtocol};
 use crate::live::{Cursor, LiveStream, Next, StreamParams};
 use crate::media::rtp::{AUDIO_CHANNEL, Packets, VIDEO_CHANNEL};
 use crate::media::{Sample, time};
+use crate::net::listener::Socket;
 
 const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
@@ -75,8 +76,16 @@ pub enum Closed {
     Revoked,
 }
 
+impl Closed {
+    /// No sign-in is needed for this end.
+    pub fn is_strangers(&self) -> bool {
+        use Closed::*;
+        matches!(self, Io(_) | Slow | NoSignIn | Idle | Refused(_) | Denied)
+    }
+}
+
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
     peer: IpAddr,
     shared: Arc<Shared>,
     input: BytesMut,
@@ -144,7 +153,7 @@ impl Drop for Reader {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, peer: IpAddr, shared: Arc<Shared>) -> Connection {
+    pub fn new(socket: Socket, peer: IpAddr, shared: Arc<Shared>) -> Connection {
         let now = Instant::now();
         Connection {
             socket,
@@ -169,7 +178,6 @@ impl Connection {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.take_requests().await;
-            self.output.write(&self.socket)?;
             if self.output.is_empty()
                 && let Some(why) = self.closing.take()
             {
@@ -178,13 +186,13 @@ impl Connection {
             }
             let readable = self.closing.is_none() && self.output.takes_messages();
             tokio::select! {
-                ready = self.socket.readable(), if readable => {
-                    ready?;
-                    if !self.read()? {
-                        return Ok(());
-                    }
-                }
-                ready = self.socket.writable(), if !self.output.is_empty() => ready?,
+                moved = exchange(&mut self.socket, &mut self.output, &mut self.input, readable) => match moved? {
+                    Moved::Out => {}
+                    Moved::In { bytes: 0 } => return Ok(()),
+                    // A request is late from its own first byte on, not from the end of the one before.
+                    Moved::In { bytes } if self.input.len() == bytes => self.heard = Instant::now(),
+                    Moved::In { .. } => {}
+                },
                 next = next(&mut self.session), if self.output.is_empty() && self.closing.is_none() => {
                     self.send(next);
                 }
@@ -193,21 +201,6 @@ impl Connection {
                     self.check_permission().await;
                 }
             }
-        }
-    }
-
-    /// False: the client has left.
-    fn read(&mut self) -> io::Result<bool> {
-        if self.input.is_empty() {
-            // A request is late from its own first byte on, not from the end of the one before.
-            self.heard = Instant::now();
-        }
-        self.input.reserve(2_048);
-        match self.socket.try_read_buf(&mut self.input) {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
         }
     }
 
