@@ -4,6 +4,7 @@
 //! belong here: what any of it does.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,8 +25,11 @@ use crate::camera::Camera;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
 use crate::dispatch::Dispatch;
-use crate::health::Health;
+use crate::health::{Health, Severity};
 use crate::live::{Budget, Directory};
+use crate::net::connections::Connections;
+use crate::net::listener::Listener;
+use crate::net::tls::Tls;
 use crate::record::Ring;
 use crate::relay::rtsp;
 use crate::store::Store;
@@ -76,6 +80,7 @@ struct App {
     dispatch: Arc<Dispatch>,
     vision: Arc<Vision>,
     analysis: Arc<Analysis>,
+    tls: Option<Arc<Tls>>,
     rtsp: rtsp::Server,
     api: JoinHandle<std::io::Result<()>>,
     api_stop: CancellationToken,
@@ -93,10 +98,22 @@ impl App {
         // The ring first: it holds the lock on the data folder.
         let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
         let store = Store::open(&config.data)?;
-        let rtsp_listener = listen("rtsp", &config.rtsp).await?;
-        let api_listener = listen("api", &config.api).await?;
+        let tls = if config.serves_tls() { Some(Tls::open(&config, health.clone())?) } else { None };
+        let rtsp_listeners = rtsp_listeners(&config, tls.as_ref(), &health).await?;
+        let api_listener = api_listener(&config, tls.as_ref(), &health).await?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
 
-        let access = Access::new(store.clone(), config.anonymous_viewer);
+        let access = Access::new(store.clone(), &config, health.clone());
+        if let Some(token) = access.open_setup()? {
+            // The one secret that is ever logged: it is void once there is an administrator, and after a day.
+            let scheme = if config.api.is_encrypted() { "https" } else { "http" };
+            tracing::warn!(
+                "there is no administrator yet: make one at {scheme}://{}/ with this set-up token: {token}",
+                config.api.listen
+            );
+        }
         let links = Links::new(store.secret("links")?);
         let dispatch = Dispatch::start(
             &config.dispatch,
@@ -109,7 +126,7 @@ impl App {
         let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
-        let rtsp = rtsp::Server::start(rtsp_listener, streams.clone(), access.clone(), health.clone());
+        let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
         let config = Arc::new(ArcSwap::from_pointee(config));
         let api_stop = CancellationToken::new();
         let shared = api::Shared {
@@ -125,10 +142,11 @@ impl App {
         };
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
-        let chores = vec![
-            tokio::spawn(forget_old(store.clone())),
+        let mut chores = vec![
+            tokio::spawn(forget_old(store.clone(), config.clone())),
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
+        chores.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
         let mut app = App {
             file: file.to_owned(),
             config,
@@ -142,6 +160,7 @@ impl App {
             dispatch,
             vision,
             analysis,
+            tls,
             rtsp,
             api,
             api_stop,
@@ -176,8 +195,9 @@ impl App {
         let config = self.config.load();
         tracing::info!(
             cameras = self.cameras.len(),
-            "ready: rtsp://{}/CAMERA, http://{}/",
+            "ready: rtsp://{}/CAMERA, {}://{}/",
             config.rtsp.listen,
+            if config.api.is_encrypted() { "https" } else { "http" },
             config.api.listen
         );
         let status = format!("{} cameras", self.cameras.len());
@@ -236,7 +256,7 @@ impl App {
             }
             Ok(Err(problems)) => {
                 let message = format!("reload refused, the former configuration stays: {problems}");
-                self.health.set("config", crate::health::Severity::Degraded, message);
+                self.health.set("config", Severity::Degraded, message);
             }
             Err(error) => tracing::error!("reload: {error}"),
         }
@@ -271,7 +291,13 @@ impl App {
             }
         }
         self.set_channels(&new);
-        self.access.set_anonymous(new.anonymous_viewer);
+        self.access.reconfigure(&new);
+        if let Some(tls) = self.tls.as_ref().filter(|_| new.serves_tls()) {
+            tls.reconfigure(&new);
+        }
+        for warning in &new.warnings {
+            tracing::warn!("{warning}");
+        }
         self.ring.reconfigure(new.record.clone());
         self.dispatch.reconfigure(&new.dispatch, new.site.clone());
         self.config.store(Arc::new(new));
@@ -324,28 +350,67 @@ impl App {
     }
 }
 
-async fn listen(section: &str, at: &config::Listen) -> anyhow::Result<TcpListener> {
-    if !at.listen.ip().is_loopback() {
+/// HTTP, or HTTPS alone.
+async fn api_listener(config: &Config, tls: Option<&Arc<Tls>>, health: &Health) -> anyhow::Result<Listener> {
+    let at = config.api.listen;
+    let listener = Listener::new(bind("api", "listen", at).await?, Connections::new("http", health.clone()));
+    match tls.filter(|_| config.api.is_encrypted()) {
+        Some(tls) => Ok(listener.over(tls, &[b"http/1.1"], api::USE_HTTPS)),
+        None => {
+            if !at.ip().is_loopback() {
+                let message = format!(
+                    "[api] plain_http: {at} is not encrypted, passwords and tokens can be read on the way; take \
+                     plain_http out, or listen on loopback behind a proxy that encrypts"
+                );
+                health.set("api", Severity::Degraded, message);
+            }
+            Ok(listener)
+        }
+    }
+}
+
+/// RTSP, which cameras' and decoders' world speaks in plain text, and RTSPS beside it.
+async fn rtsp_listeners(
+    config: &Config,
+    tls: Option<&Arc<Tls>>,
+    health: &Health,
+) -> anyhow::Result<Vec<Listener>> {
+    let connections = Connections::new("rtsp", health.clone());
+    let at = config.rtsp.listen;
+    if !at.ip().is_loopback() {
         tracing::warn!(
-            "[{section}] listens at {} without encryption: tokens can be read on the way",
-            at.listen
+            "[rtsp] listen = \"{at}\" is not encrypted: what is sent there can be read on the way; rtsps is the \
+             other way in"
         );
     }
-    TcpListener::bind(at.listen).await.with_context(|| {
-        let at = at.listen;
-        format!("[{section}] listen = \"{at}\": cannot listen there (is another program, or a second liuta, using it?)")
+    let mut listeners = vec![Listener::new(bind("rtsp", "listen", at).await?, connections.clone())];
+    if let Some((at, tls)) = config.rtsp.rtsps_listen.zip(tls) {
+        let tcp = bind("rtsp", "rtsps_listen", at).await?;
+        listeners.push(Listener::new(tcp, connections).over(tls, &[], rtsp::USE_RTSPS));
+    }
+    Ok(listeners)
+}
+
+async fn bind(section: &str, key: &str, at: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(at).await.with_context(|| {
+        format!("[{section}] {key} = \"{at}\": cannot listen there (is another program, or a second liuta, using it?)")
     })
 }
 
 /// Keeps `state.db` from growing for ever.
-async fn forget_old(store: Arc<Store>) {
+async fn forget_old(store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         let store = store.clone();
-        let done = tokio::task::spawn_blocking(move || store.forget(DETECTIONS_KEPT, ALERTS_KEPT)).await;
+        let audited = jiff::Timestamp::now().checked_sub(config.load().audit.retention);
+        let done = tokio::task::spawn_blocking(move || {
+            store.forget(DETECTIONS_KEPT, ALERTS_KEPT)?;
+            audited.map_or(Ok(()), |until| store.prune_audit(until))
+        })
+        .await;
         if let Ok(Err(error)) = done {
-            tracing::warn!("old alerts are not forgotten: {error}");
+            tracing::warn!("what is old is not forgotten: {error}");
         }
     }
 }

@@ -127,6 +127,9 @@ labels! {
     PathProtocol { path, protocol }
     DestinationLabel { destination }
     Volume { volume }
+    CertificateLabel { certificate }
+    ListenerLabel { listener }
+    ListenerCause { listener, cause }
 }
 
 type SecondsCounter<L> = Family<L, Counter<f64, AtomicU64>>;
@@ -152,6 +155,9 @@ pub struct Metrics {
     pub outbox_pending: Family<DestinationLabel, Gauge<i64, AtomicI64>>,
     pub outbox_delivery_seconds: Family<DestinationLabel, Histogram>,
     pub ring_free_bytes: Family<Volume, Gauge<f64, AtomicU64>>,
+    pub connections: Family<ListenerLabel, Gauge<i64, AtomicI64>>,
+    pub connections_refused: Family<ListenerCause, Counter>,
+    pub certificate_expiry_timestamp_seconds: Family<CertificateLabel, Gauge<i64, AtomicI64>>,
 }
 
 impl Default for Metrics {
@@ -184,6 +190,9 @@ impl Default for Metrics {
             outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(
                 || Histogram::new(exponential_buckets(0.01, 2.5, 14))), "From the alert's revision to its acknowledgement";
             ring_free_bytes: Family::default(), "Free bytes on a recording volume";
+            connections: Family::default(), "Connections that clients hold, by listener";
+            connections_refused: Family::default(), "Connections that were not let in, by listener and cause";
+            certificate_expiry_timestamp_seconds: Family::default(), "When the certificate that is served ends, in Unix seconds";
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
 //! `cli` → `app` → `api` → `relay`, `dispatch`, `analysis` → `camera` → {`vision`, `alert`, `record`} →
-//! {`live`, `store`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
+//! {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
 
 pub mod access;
 pub mod alert;
@@ -23,6 +23,7 @@ pub mod hw;
 pub mod live;
 pub mod log;
 pub mod media;
+pub mod net;
 pub mod record;
 pub mod relay;
 pub mod simulate;

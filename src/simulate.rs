@@ -23,6 +23,8 @@ use crate::access::Access;
 use crate::health::Health;
 use crate::live::{Directory, LiveStream};
 use crate::media::{AccessUnit, AudioFrame, AudioParams, Feed, Sample, VIDEO_CLOCK, time};
+use crate::net::connections::Connections;
+use crate::net::listener::Listener;
 use crate::relay::rtsp::Server;
 use transcode::Scratch;
 
@@ -68,7 +70,9 @@ pub async fn run(
         println!("rtsp://{address}/{path}  {}", describe(clip, &read));
         opened.push((read, stream));
     }
-    let server = Server::start(listener, streams, Access::simulated(credentials), Health::default());
+    let health = Health::default();
+    let listener = Listener::new(listener, Connections::new("rtsp", health.clone()));
+    let server = Server::start(vec![listener], streams, Access::simulated(credentials), health);
     let cameras: Vec<_> = opened.into_iter().map(|(clip, stream)| tokio::spawn(play(clip, stream))).collect();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

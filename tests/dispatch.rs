@@ -108,6 +108,7 @@ fn destination(name: &str, address: SocketAddr) -> Destination {
             url: format!("http://user:hunter2@{address}/alerts?key=hunter3").parse().unwrap(),
             secret: Some(Secret::new(SECRET)),
         },
+        reach: liuta::config::reach::Reach::default(),
         expire: Duration::from_secs(3600),
     }
 }

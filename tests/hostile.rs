@@ -11,6 +11,7 @@ use cameras::hostile::{Attack, serve};
 use cameras::{GstCamera, mount};
 use liuta::camera::source::{MEDIA_DEADLINE, Session, SessionError, Target};
 use liuta::config::Transport;
+use liuta::config::reach::Reach;
 use liuta::media::Sample;
 
 const MEMORY: u64 = 16 << 20;
@@ -19,7 +20,12 @@ const MEMORY: u64 = 16 << 20;
 const TIME: Duration = MEDIA_DEADLINE.saturating_add(Duration::from_secs(5));
 
 fn target(url: &str) -> Target {
-    Target { url: url.parse().unwrap(), credentials: None, transport: Transport::Tcp }
+    Target {
+        url: url.parse().unwrap(),
+        credentials: None,
+        transport: Transport::Tcp,
+        reach: Reach::default(),
+    }
 }
 
 fn resident() -> u64 {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cameras::{GstCamera, mount};
 use liuta::camera::Camera;
 use liuta::camera::source::{MEDIA_DEADLINE, Session, SessionError, Target};
+use liuta::config::reach::Reach;
 use liuta::config::{Credentials, Secret, Transport};
 use liuta::health::Health;
 use liuta::live::Budget;
@@ -20,7 +21,7 @@ use liuta::record::{Ring, Stretch};
 const SLACK: Duration = Duration::from_secs(10);
 
 fn target(url: url::Url) -> Target {
-    Target { url, credentials: None, transport: Transport::Tcp }
+    Target { url, credentials: None, transport: Transport::Tcp, reach: Reach::default() }
 }
 
 fn with_password(url: url::Url, password: &str) -> Target {
@@ -274,7 +275,9 @@ fn configured(url: url::Url) -> liuta::config::Camera {
         sub_url: None,
         credentials: None,
         transport: Transport::Tcp,
+        reach: Reach::default(),
         record: true,
+        groups: Vec::new(),
         scene: None,
         grid: None,
         position: None,

@@ -15,6 +15,8 @@ use liuta::health::{Health, PathProtocol};
 use liuta::live::{Directory, LiveStream, Next};
 use liuta::media::cmaf::Packager;
 use liuta::media::{AccessUnit, Feed, Sample, VideoParams, time};
+use liuta::net::connections::Connections;
+use liuta::net::listener::Listener;
 use liuta::relay::hls;
 use liuta::relay::rtsp::Server;
 use liuta::simulate::{clip::Clip, play};
@@ -74,7 +76,8 @@ impl Relay {
         let (streams, health) = (Arc::new(Directory::default()), Health::default());
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let access = Access::simulated(credentials);
-        let server = Server::start(listener, streams.clone(), access.clone(), health.clone());
+        let listener = Listener::new(listener, Connections::new("rtsp", health.clone()));
+        let server = Server::start(vec![listener], streams.clone(), access.clone(), health.clone());
         Relay { address, streams, access, health, server, feeding: Vec::new() }
     }
 
@@ -367,6 +370,45 @@ async fn without_signing_in_every_path_looks_alike() {
     relay.stop().await;
 }
 
+/// RFC 7616 as its text has it; ffmpeg and GStreamer know only MD5.
+#[tokio::test(flavor = "multi_thread")]
+async fn digest_opens_with_sha_256_once_and_on_its_own_connection() {
+    use sha2::{Digest, Sha256};
+    let mut relay = Relay::start(Some(("admin", "p:w"))).await;
+    relay.clip("cam", &CLIPS.plain);
+    let url = relay.url("cam");
+    let h = |text: String| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let answer_to = |challenge: &str, uri: &str, count: u32| {
+        let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+        let (ha1, ha2) = (h("admin:liuta:p:w".to_owned()), h(format!("DESCRIBE:{uri}")));
+        let response = h(format!("{ha1}:{nonce}:{count:08x}:abc:auth:{ha2}"));
+        format!(
+            "Authorization: Digest username=\"admin\", realm=\"liuta\", nonce=\"{nonce}\", uri=\"{uri}\", \
+             algorithm=SHA-256, qop=auth, nc={count:08x}, cnonce=\"abc\", response=\"{response}\"\r\n"
+        )
+    };
+    let describe = format!("DESCRIBE {url}");
+    let mut client = Client::connect(relay.address).await;
+    let challenge = client.ask(&describe, "").await;
+    let offered = challenge.lines().filter(|line| line.starts_with("WWW-Authenticate"));
+    let offered: Vec<&str> = offered.map(|line| line.split(' ').nth(1).unwrap()).collect();
+    assert_eq!(offered, ["Digest", "Digest", "Basic"]);
+    for count in [1, 2, 7] {
+        let answer = client.ask(&describe, &answer_to(&challenge, &url, count)).await;
+        assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
+    }
+    let elsewhere = client.ask(&describe, &answer_to(&challenge, &relay.url("other"), 8)).await;
+    assert!(elsewhere.starts_with("RTSP/1.0 401") && !elsewhere.contains("stale=true"), "{elsewhere}");
+    let again = client.ask(&describe, &answer_to(&challenge, &url, 7)).await;
+    assert!(again.starts_with("RTSP/1.0 401") && again.contains("stale=true"), "{again}");
+    let fresh = client.ask(&describe, &answer_to(&again, &url, 1)).await;
+    assert!(fresh.starts_with("RTSP/1.0 200"), "{fresh}");
+    let mut other = Client::connect(relay.address).await;
+    let overheard = other.ask(&describe, &answer_to(&again, &url, 2)).await;
+    assert!(overheard.starts_with("RTSP/1.0 401") && overheard.contains("stale=true"), "{overheard}");
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_protocol_is_kept() {
     let relay = Relay::start(None).await;
@@ -444,7 +486,8 @@ async fn readers_go_with_their_permission_and_with_their_channel() {
     let answer = of_camera.ask("GET_PARAMETER *", "").await;
     assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
 
-    relay.access.set_anonymous(false);
+    let closed = liuta::config::file::parse(Path::new("t.toml"), String::new()).unwrap();
+    relay.access.reconfigure(&closed);
     let rest = of_camera.rest().await;
     assert_eq!(rest[rest.len() - 7], 203, "no BYE: {rest:?}");
     relay.until_readers("cam", 0).await;

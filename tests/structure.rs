@@ -14,7 +14,7 @@ const LAYERS: [&[&str]; 10] = [
     &["camera", "dispatch"],
     &["vision", "record"],
     &["access", "hw"],
-    &["live", "store"],
+    &["live", "store", "net"],
     &["alert", "log"],
     &["media", "config", "health"],
 ];
@@ -99,6 +99,21 @@ fn pure_modules_stay_pure() {
             for krate in IMPURE_CRATES {
                 let uses = code.contains(&format!("use {krate}")) || code.contains(&format!(" {krate}::"));
                 assert!(!uses, "{} uses {krate}", path.display());
+            }
+        }
+    }
+}
+
+/// Recordings are opened by rows of the index, pictures lie in the store, the page in the binary: no path is ever made of
+/// what a request says.
+#[test]
+fn what_serves_clients_opens_no_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for place in ["src/api", "src/relay"] {
+        for path in sources(&root.join(place)) {
+            let code = code(&path);
+            for opens in ["fs::", "File::", "ServeDir", "ServeFile"] {
+                assert!(!code.contains(opens), "{} uses {opens}", path.display());
             }
         }
     }

@@ -10,13 +10,18 @@ const $ = (id) => document.getElementById(id);
 const tiles = new Map(); // camera id → { figure, player, camera, state }
 const cards = new Map(); // alert id → { item, revision }
 let session = { name: null, may: {} };
+let byToken = false; // how the sign-in form signs in
 let older = []; // pages fetched by hand, below the newest
 let olderCursor = null;
 let newestSeen = null;
 
 async function api(path, options = {}) {
   const response = await fetch(path, { ...options, signal: AbortSignal.timeout(15000) });
-  if (!response.ok) throw Object.assign(new Error(`${path}: ${response.status}`), { status: response.status });
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    const wait = Number(response.headers.get('Retry-After'));
+    throw Object.assign(new Error(`${path}: ${response.status}`), { status: response.status, problem, wait });
+  }
   return response.status === 204 ? null : response.json();
 }
 
@@ -213,27 +218,62 @@ async function refreshSession() {
   session = await api('/api/v1/session');
   const signedIn = session.name !== null && session.name !== 'anonymous';
   $('box').textContent = session.box;
-  $('who').textContent = signedIn ? session.role : '';
+  $('who').textContent = signedIn ? `${session.name} · ${session.role}` : '';
   $('sign-out').hidden = !signedIn;
+  $('setup').hidden = signedIn || !session.setup;
   $('sign-in').hidden = session.may.alerts;
   $('sign-in').querySelector('p').textContent =
     !session.may.live ? word('signInLive') : signedIn ? word('notAllowed') : word('signInWhy');
+  chooseSignIn();
 }
 
-$('sign-in').onsubmit = async (event) => {
-  event.preventDefault();
-  const error = $('sign-in-error');
+function chooseSignIn() {
+  const shown = { name: !byToken, password: !byToken, token: byToken };
+  for (const [id, show] of Object.entries(shown)) {
+    $(id).hidden = $('sign-in').querySelector(`label[for="${id}"]`).hidden = !show;
+    $(id).required = show;
+  }
+  $('by-token').textContent = word(byToken ? 'byPassword' : 'byToken');
+}
+
+$('by-token').onclick = () => {
+  byToken = !byToken;
+  chooseSignIn();
+  $(byToken ? 'token' : 'name').focus();
+};
+
+/** Sends what the form asks for, and says there what is wrong. */
+async function submit(form, path, fields) {
+  const error = form.querySelector('.error');
   error.hidden = true;
+  const button = form.querySelector('.main');
+  button.disabled = true;
   try {
-    const body = JSON.stringify({ token: $('token').value.trim() });
-    await api('/api/v1/session', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
-    $('token').value = '';
+    const body = JSON.stringify(fields);
+    await api(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+    form.reset();
     await begin();
   } catch (failure) {
-    error.textContent = word(failure.status === 401 ? 'unknownToken' : 'failed');
+    const kind = failure.problem?.type?.split(':').pop();
+    const own = word('refused')[kind];
+    error.textContent = own ? own(failure.wait) : failure.problem?.detail ?? word('failed');
     error.hidden = false;
-    $('token').select();
+  } finally {
+    button.disabled = false;
   }
+}
+
+$('sign-in').onsubmit = (event) => {
+  event.preventDefault();
+  const fields = byToken ? { token: $('token').value.trim() }
+    : { name: $('name').value.trim(), password: $('password').value };
+  return submit($('sign-in'), '/api/v1/session', fields);
+};
+
+$('setup').onsubmit = (event) => {
+  event.preventDefault();
+  const [token, name, password] = ['token', 'name', 'password'].map((id) => $(`setup-${id}`).value);
+  return submit($('setup'), '/api/v1/setup', { token: token.trim(), name: name.trim(), password });
 };
 
 $('sign-out').onclick = async () => {
@@ -268,7 +308,10 @@ async function begin() {
   await attempt(refreshSession);
   if (session.may.live) await attempt(refreshCameras);
   else for (const { player, figure } of tiles.values()) { player.stop(); figure.remove(); }
-  if (!session.may.live) tiles.clear();
+  if (!session.may.live) {
+    tiles.clear();
+    $('online').textContent = '';
+  }
   await attempt(refreshAlerts);
 }
 
@@ -282,6 +325,7 @@ function speak() {
 
 $('language').onclick = async () => {
   switchLanguage();
+  for (const error of document.querySelectorAll('.error')) error.hidden = true;
   speak();
   await begin();
 };

@@ -1,70 +1,82 @@
-//! Who may do what: tokens, roles, console sessions, and the one question every door asks.
+//! Who may do what: people, tokens, sessions, roles, and the one question every door asks.
 //!
-//! Denied by default. Where somebody connects from counts for nothing: loopback needs a token like everybody else.
-//! What does not belong here: sockets and how a refusal is worded on the wire. [`links`] opens single objects to who
-//! holds a signed address.
+//! Denied by default. Where somebody connects from counts for nothing: loopback needs a sign-in like everybody else.
+//! [`people`] and [`tokens`] keep who there is, [`sign_in`] opens sessions, [`digest`] is how players prove a stream
+//! key, [`standing`] asks again for what lasts, [`audit`] writes down, [`links`] opens single objects to who holds a
+//! signed address. What does not belong here: sockets, and how a refusal is worded on the wire.
 
+pub mod audit;
+mod digest;
+mod limits;
 mod links;
-mod sessions;
+mod passwords;
+pub mod people;
+mod roles;
+mod sign_in;
+mod standing;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::store::{Store, StoreError, TokenRow};
+use crate::config::Config;
+use crate::health::Health;
+use crate::store::{Ha1, PersonRow, Store, StoreError, TokenRow};
+use audit::Audit;
+pub use digest::Challenge;
+use limits::Limits;
 pub use links::Links;
-use sessions::Sessions;
+use passwords::Passwords;
+pub use roles::{Action, Role};
+pub use sign_in::{IDLE, LIFE, Opened, Refused};
+pub use standing::Standing;
+pub use tokens::{NewToken, Token};
 
-/// How long a token's row is believed without asking the store: what a revocation by another process may take.
+/// How long a row is believed without asking the store: what a revocation by another process may take.
 const BELIEVED: Duration = Duration::from_secs(3);
 
-/// Tokens remembered at once; only ones that exist are.
+/// People, tokens and sessions remembered at once; only ones that exist are.
 const REMEMBERED: usize = 1024;
 
 /// Longer texts are no tokens, and are not worth hashing.
 const LONGEST_TOKEN: usize = 256;
 
-/// What a token may do. Later roles include nothing of the earlier ones by themselves: see [`Role::allows`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Live pictures only.
-    Viewer,
-    /// Live, recordings, alerts, channels, and the box's metrics.
-    Operator,
-    /// Alerts and their transitions.
-    Dispatch,
-    Admin,
-}
-
-/// What somebody wants to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    Live,
-    Recordings,
-    Alerts,
-    Transition,
-    Channels,
-    Metrics,
-    Configure,
-}
+/// How exactly the last use of a session is known.
+const SEEN_EVERY: Duration = Duration::from_secs(60);
 
 /// Somebody who has proved who they are, or `anonymous`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Person {
+    /// As the audit trail names them: a person's own name, `token ID`, `anonymous` or `link`.
     pub name: String,
     pub role: Role,
-    /// `None`: every camera.
+    /// Ids; groups are resolved. `None`: every camera.
     pub cameras: Option<Vec<String>>,
+    /// What of the role's actions a token may do. `None`: all of them.
+    pub actions: Option<Vec<Action>>,
+    proof: Proof,
+}
+
+/// What somebody has shown; it is asked about again for as long as they stay.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Proof {
+    Anonymous,
+    Link,
+    Token(Hash),
+    Session(Hash),
+    /// With the hash of the key's HA1, so that a new key ends what the old one has opened.
+    StreamKey(String, Hash),
 }
 
 /// The door-keeper. Cheap to share.
@@ -75,15 +87,29 @@ pub struct Access {
 
 struct Inner {
     keeper: Keeper,
-    anonymous: AtomicBool,
-    known: Mutex<HashMap<Hash, Known>>,
-    sessions: Mutex<Sessions>,
+    settings: ArcSwap<Settings>,
+    known: Mutex<HashMap<Proof, Known>>,
+    limits: Mutex<Limits>,
+    passwords: Passwords,
+    setup: Mutex<Option<people::Setup>>,
 }
 
 enum Keeper {
-    Tokens(Arc<Store>),
-    /// A simulated camera. `Some`: the hash of `user:password` that opens it.
-    Simulated(Option<Hash>),
+    Box {
+        store: Arc<Store>,
+        audit: Audit,
+    },
+    /// A simulated camera, open to anyone or to who has this user name and password.
+    Simulated(Option<(String, Ha1)>),
+}
+
+/// What of the configuration decides who may do what.
+#[derive(Default)]
+struct Settings {
+    anonymous: bool,
+    cameras: BTreeSet<String>,
+    /// The cameras of each group.
+    groups: BTreeMap<String, Vec<String>>,
 }
 
 type Hash = [u8; 32];
@@ -100,43 +126,46 @@ struct Known {
 pub enum Denied {
     #[error("sign-in is needed: send Authorization: Bearer TOKEN")]
     SignIn,
-    #[error("the token is unknown, expired or revoked")]
+    #[error("the token, session or stream key is unknown, expired or revoked")]
     Unknown,
+    /// Right, but for a challenge that is over: the player answers the new one by itself.
+    #[error("the challenge is over: answer the new one")]
+    Stale,
     #[error("not allowed for this role or camera")]
     Forbidden,
+    /// Neither allowed nor denied.
+    #[error("the box's database does not answer: try again")]
+    CannotTell,
 }
 
-impl Role {
-    /// What the role may do, denied by default.
-    pub fn allows(self, action: Action) -> bool {
-        use Action::*;
-        match self {
-            Role::Viewer => matches!(action, Live),
-            Role::Operator => matches!(action, Live | Recordings | Alerts | Channels | Metrics),
-            Role::Dispatch => matches!(action, Alerts | Transition),
-            Role::Admin => true,
-        }
-    }
+/// Who changes something, for the audit trail.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct By {
+    pub name: String,
+    pub address: Option<IpAddr>,
+}
 
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Viewer => "viewer",
-            Role::Operator => "operator",
-            Role::Dispatch => "dispatch",
-            Role::Admin => "admin",
-        }
-    }
-
-    fn named(name: &str) -> Option<Role> {
-        [Role::Viewer, Role::Operator, Role::Dispatch, Role::Admin]
-            .into_iter()
-            .find(|role| role.name() == name)
+impl By {
+    /// Whoever sits at the box itself.
+    pub fn command_line() -> By {
+        By { name: format!("command line, uid {}", rustix::process::getuid().as_raw()), address: None }
     }
 }
 
 impl Person {
     fn anonymous() -> Person {
-        Person { name: "anonymous".to_owned(), role: Role::Viewer, cameras: None }
+        Person {
+            name: "anonymous".to_owned(),
+            role: Role::Viewer,
+            cameras: None,
+            actions: None,
+            proof: Proof::Anonymous,
+        }
+    }
+
+    /// Whoever follows a link that [`Links`] has signed: for the one object that it names.
+    pub fn by_link() -> Person {
+        Person { name: "link".to_owned(), role: Role::Dispatch, proof: Proof::Link, ..Person::anonymous() }
     }
 
     /// May this person do `action`, with this camera where one is meant?
@@ -149,74 +178,87 @@ impl Person {
             (Some(cameras), Some(camera)) => cameras.iter().any(|allowed| allowed == camera),
             (Some(_), None) => !matches!(action, Action::Metrics | Action::Configure),
         };
-        reaches && self.role.allows(action)
+        let chosen = self.actions.as_ref().is_none_or(|chosen| chosen.contains(&action));
+        reaches && chosen && self.role.allows(action)
+    }
+
+    /// Whether nothing was shown at all.
+    pub fn is_anonymous(&self) -> bool {
+        self.proof == Proof::Anonymous
+    }
+
+    /// The name of a person who has signed in themselves, and not by a token or a link.
+    pub fn own_name(&self) -> Option<&str> {
+        let program = self.is_anonymous() || self.proof == Proof::Link || self.name.starts_with("token ");
+        (!program).then_some(&self.name)
     }
 }
 
 impl Access {
-    pub fn new(store: Arc<Store>, anonymous_viewer: bool) -> Access {
-        Access::kept_by(Keeper::Tokens(store), anonymous_viewer)
+    pub fn new(store: Arc<Store>, config: &Config, health: Health) -> Access {
+        let audit = Audit::new(store.clone(), health);
+        let access = Access::kept_by(Keeper::Box { store, audit });
+        access.reconfigure(config);
+        access
     }
 
-    /// Lets anyone watch, or only who has this user name and password (by Basic): for simulated cameras.
+    /// Lets anyone watch, or only who has this user name and password: for simulated cameras.
     pub fn simulated(credentials: Option<(String, String)>) -> Access {
-        let anyone = credentials.is_none();
-        let hash = credentials.map(|(user, password)| hash(&format!("{user}:{password}")));
-        Access::kept_by(Keeper::Simulated(hash), anyone)
+        let anonymous = credentials.is_none();
+        let known = credentials.map(|(user, password)| {
+            let ha1 = digest::ha1(&user, &password);
+            (user, ha1)
+        });
+        let access = Access::kept_by(Keeper::Simulated(known));
+        access.inner.settings.store(Arc::new(Settings { anonymous, ..Settings::default() }));
+        access
     }
 
-    fn kept_by(keeper: Keeper, anonymous: bool) -> Access {
+    fn kept_by(keeper: Keeper) -> Access {
         let inner = Inner {
             keeper,
-            anonymous: AtomicBool::new(anonymous),
+            settings: ArcSwap::default(),
             known: Mutex::default(),
-            sessions: Mutex::default(),
+            limits: Mutex::default(),
+            passwords: Passwords::default(),
+            setup: Mutex::default(),
         };
         Access { inner: Arc::new(inner) }
     }
 
-    /// A reload's setting.
-    pub fn set_anonymous(&self, anonymous_viewer: bool) {
-        self.inner.anonymous.store(anonymous_viewer, Ordering::Relaxed);
+    /// A reload's settings: whether anonymous may watch, and which cameras are in which group.
+    pub fn reconfigure(&self, config: &Config) {
+        let mut groups = BTreeMap::<String, Vec<String>>::new();
+        for camera in config.cameras.values() {
+            for group in &camera.groups {
+                groups.entry(group.clone()).or_default().push(camera.id.to_string());
+            }
+        }
+        let cameras = config.cameras.keys().map(ToString::to_string).collect();
+        let settings = Settings { anonymous: config.anonymous_viewer, cameras, groups };
+        self.inner.settings.store(Arc::new(settings));
+        self.known().clear();
     }
 
     /// Whoever holds this token. May read the database, for microseconds.
     pub fn token(&self, token: &str) -> Result<Person, Denied> {
-        if token.len() > LONGEST_TOKEN {
-            return Err(Denied::Unknown);
-        }
-        self.holder(&hash(token))
+        self.ask(&Proof::Token(presented(token)?))
+    }
+
+    /// Whoever holds this session cookie.
+    pub fn session(&self, value: &str) -> Result<Person, Denied> {
+        self.ask(&Proof::Session(presented(value)?))
     }
 
     /// Whoever sent this `Authorization` header (`Bearer TOKEN`, or `Basic` with user `token` and the token as the
     /// password); the anonymous viewer where there is none and that is allowed.
     pub fn authorization(&self, header: Option<&str>) -> Result<Person, Denied> {
-        let anonymous = self.inner.anonymous.load(Ordering::Relaxed);
-        let header = match header {
-            None if anonymous => return Ok(Person::anonymous()),
-            None => return Err(Denied::SignIn),
-            Some(header) => header.trim(),
-        };
-        // A player that sends some user name to an open simulated camera gets in as well.
-        if let Keeper::Simulated(None) = self.inner.keeper {
-            return Ok(Person::anonymous());
-        }
-        let (scheme, rest) = header.split_once(' ').ok_or(Denied::Unknown)?;
-        let rest = rest.trim();
-        if scheme.eq_ignore_ascii_case("Bearer") {
-            return self.token(rest);
-        }
-        if !scheme.eq_ignore_ascii_case("Basic") || rest.len() > 2 * LONGEST_TOKEN {
-            return Err(Denied::Unknown);
-        }
-        let decoded = STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-        let decoded = decoded.ok_or(Denied::Unknown)?;
-        match (&self.inner.keeper, decoded.split_once(':')) {
-            (Keeper::Simulated(Some(expected)), _) if bool::from(hash(&decoded).ct_eq(expected)) => {
-                Ok(Person { name: "simulated".to_owned(), ..Person::anonymous() })
-            }
-            (Keeper::Tokens(_), Some(("token", token))) => self.token(token),
-            _ => Err(Denied::Unknown),
+        match header {
+            None => self.ask(&Proof::Anonymous),
+            Some(header) => match self.shown(header)? {
+                Authorization::Token(token) => self.token(&token),
+                Authorization::Basic(..) | Authorization::Digest(_) => Err(Denied::Unknown),
+            },
         }
     }
 
@@ -232,74 +274,74 @@ impl Access {
             if authorization.is_some() {
                 return (access.authorization(authorization.as_deref()), true);
             }
-            // A session that has ended is none: the page that still sends it falls back to what anyone may.
             match session.map(|session| access.session(&session)) {
                 Some(Ok(person)) => (Ok(person), true),
+                Some(Err(Denied::CannotTell)) => (Err(Denied::CannotTell), true),
+                // A session that has ended is none: the page that still sends it falls back to what anyone may.
                 _ => (access.authorization(None), false),
             }
         });
-        asking.await.unwrap_or((Err(Denied::Unknown), true))
+        asking.await.unwrap_or((Err(Denied::CannotTell), true))
     }
 
-    /// Makes a token and gives back its text, which is shown once and never kept.
-    pub fn create_token(
+    /// Whoever sent an RTSP request with this `Authorization` header: a person's stream key, or a token as the password
+    /// of the user `token`, by Digest or Basic. `meant` tells whether the address that a Digest header was made for is
+    /// the one that is asked for.
+    ///
+    /// A person's password opens nothing here: players keep what they are given, in files and in command lines.
+    pub async fn player(
         &self,
-        role: Role,
-        cameras: Option<Vec<String>>,
-        expires: Option<Timestamp>,
-    ) -> Result<String, StoreError> {
-        let Keeper::Tokens(store) = &self.inner.keeper else {
-            let source = std::io::Error::other("a simulated camera keeps no tokens");
-            return Err(StoreError::Io { path: "simulate".to_owned(), source });
+        challenge: &mut Challenge,
+        header: Option<&str>,
+        method: &str,
+        meant: impl FnOnce(&str) -> bool,
+    ) -> Result<Person, Denied> {
+        // A player that sends some user name to an open simulated camera gets in as well.
+        let header = header.filter(|_| !matches!(self.inner.keeper, Keeper::Simulated(None)));
+        let proof = match header.map(|header| self.shown(header)).transpose()? {
+            None => Proof::Anonymous,
+            Some(Authorization::Token(token)) => Proof::Token(presented(&token)?),
+            Some(Authorization::Basic(user, key)) => {
+                let shown = digest::ha1(&user, &key);
+                let keys = self.off_thread(move |access| access.keys(&user)).await?;
+                let found = keys.into_iter().find(|(_, ha1)| digest::same(ha1, &shown));
+                found.ok_or(Denied::Unknown)?.0
+            }
+            Some(Authorization::Digest(answer)) => {
+                let user = answer.user.clone();
+                let keys = self.off_thread(move |access| access.keys(&user)).await?;
+                let found = keys.into_iter().find(|(_, ha1)| answer.is_right(method, ha1));
+                let (proof, _) = found.filter(|_| meant(&answer.uri)).ok_or(Denied::Unknown)?;
+                challenge.admit(&answer)?;
+                proof
+            }
         };
-        let text = format!("lt_{}", random_text());
-        store.put_token(&TokenRow {
-            id: ulid::Ulid::generate().to_string(),
-            sha256: hash(&text),
-            role: role.name().to_owned(),
-            cameras,
-            created: Timestamp::now(),
-            expires,
-        })?;
-        Ok(text)
+        self.off_thread(move |access| access.ask(&proof)).await
     }
 
-    /// Takes a token back, at once; false where there is none of that id.
-    pub fn revoke_token(&self, id: &str) -> Result<bool, StoreError> {
-        let Keeper::Tokens(store) = &self.inner.keeper else { return Ok(false) };
-        let revoked = store.revoke_token(id)?;
-        self.known().clear();
-        Ok(revoked)
+    /// What a header shows. By Basic, the user `token` of a box is no person.
+    fn shown(&self, header: &str) -> Result<Authorization, Denied> {
+        Ok(match (Authorization::of(header)?, &self.inner.keeper) {
+            (Authorization::Basic(user, token), Keeper::Box { .. }) if user == tokens::USER => {
+                Authorization::Token(token)
+            }
+            (shown, _) => shown,
+        })
     }
 
-    /// Opens a console session for the holder of a token: the value of its cookie. It ends after
-    /// [`sessions::LIFE`], or with the token.
-    pub fn sign_in(&self, token: &str) -> Result<String, Denied> {
-        self.token(token)?;
-        let value = random_text();
-        self.sessions().open(hash(&value), hash(token), Instant::now());
-        Ok(value)
-    }
-
-    /// Whoever holds this session cookie.
-    pub fn session(&self, value: &str) -> Result<Person, Denied> {
-        if value.len() > LONGEST_TOKEN {
-            return Err(Denied::Unknown);
+    /// Whoever has shown this, as things stand now.
+    fn ask(&self, proof: &Proof) -> Result<Person, Denied> {
+        match proof {
+            Proof::Anonymous if self.inner.settings.load().anonymous => return Ok(Person::anonymous()),
+            Proof::Anonymous => return Err(Denied::SignIn),
+            // It expires by itself, and is asked for at every request.
+            Proof::Link => return Ok(Person::by_link()),
+            _ => {}
         }
-        let token = self.sessions().token(&hash(value), Instant::now()).ok_or(Denied::Unknown)?;
-        self.holder(&token)
-    }
-
-    pub fn sign_out(&self, value: &str) {
-        self.sessions().close(&hash(value));
-    }
-
-    fn holder(&self, token: &Hash) -> Result<Person, Denied> {
-        let Keeper::Tokens(store) = &self.inner.keeper else { return Err(Denied::Unknown) };
-        let remembered = self.known().get(token).filter(|known| known.since.elapsed() < BELIEVED).cloned();
+        let remembered = self.known().get(proof).filter(|known| known.since.elapsed() < BELIEVED).cloned();
         let known = match remembered {
             Some(known) => known,
-            None => self.look_up(store, token)?,
+            None => self.look_up(proof)?,
         };
         match known.expires {
             Some(expires) if expires <= Timestamp::now() => Err(Denied::Unknown),
@@ -307,21 +349,16 @@ impl Access {
         }
     }
 
-    fn look_up(&self, store: &Store, token: &Hash) -> Result<Known, Denied> {
+    fn look_up(&self, proof: &Proof) -> Result<Known, Denied> {
         // Taken before the row is read: a revocation in between is noticed in time.
         let since = Instant::now();
-        let row = store.token(token).unwrap_or_else(|error| {
-            tracing::error!("a token cannot be looked up: {error}");
-            None
-        });
-        let row = row.filter(|row| bool::from(row.sha256.ct_eq(token)));
-        let person = row.and_then(|row| {
-            let role = Role::named(&row.role)?;
-            Some((Person { name: format!("token {}", row.id), role, cameras: row.cameras }, row.expires))
-        });
+        let found = self.read(proof).map_err(|error| {
+            tracing::error!("who somebody is cannot be looked up: {error}");
+            Denied::CannotTell
+        })?;
         let mut remembered = self.known();
-        let Some((person, expires)) = person else {
-            remembered.remove(token);
+        let Some((person, expires)) = found else {
+            remembered.remove(proof);
             return Err(Denied::Unknown);
         };
         if remembered.len() >= REMEMBERED {
@@ -329,24 +366,198 @@ impl Access {
         }
         let known = Known { person, expires, since };
         if remembered.len() < REMEMBERED {
-            remembered.insert(*token, known.clone());
+            remembered.insert(proof.clone(), known.clone());
         }
         Ok(known)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Hash, Known>> {
-        self.inner.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn read(&self, proof: &Proof) -> Result<Option<(Person, Option<Timestamp>)>, StoreError> {
+        let store = match &self.inner.keeper {
+            Keeper::Box { store, .. } => store,
+            Keeper::Simulated(Some((user, ha1))) => {
+                let right = *proof == Proof::StreamKey(user.clone(), key_mark(ha1));
+                let person = Person { name: user.clone(), proof: proof.clone(), ..Person::anonymous() };
+                return Ok(right.then_some((person, None)));
+            }
+            Keeper::Simulated(None) => return Ok(Some((Person::anonymous(), None))),
+        };
+        Ok(match proof {
+            Proof::Anonymous | Proof::Link => None,
+            Proof::Token(hash) => {
+                let row = store.token(hash)?.filter(|row| bool::from(row.sha256.ct_eq(hash)));
+                row.and_then(|row| self.holder(row, proof))
+            }
+            Proof::StreamKey(name, mark) => {
+                let row = store.person(name)?;
+                let row = row.filter(|row| row.stream_key.is_some_and(|ha1| key_mark(&ha1) == *mark));
+                row.and_then(|row| self.person(row, proof)).map(|person| (person, None))
+            }
+            Proof::Session(hash) => {
+                let now = Timestamp::now();
+                let Some(session) = store.session(hash)? else { return Ok(None) };
+                let idle = now.duration_since(session.seen).unsigned_abs();
+                if session.expires <= now || idle >= IDLE {
+                    return Ok(None);
+                }
+                if idle >= SEEN_EVERY
+                    && let Err(error) = store.touch_session(hash, now)
+                {
+                    tracing::warn!("a session's use cannot be noted: {error}");
+                }
+                let found = match (&session.person, &session.token) {
+                    (Some(name), _) => {
+                        let row = store.person(name)?;
+                        row.and_then(|row| self.person(row, proof)).map(|person| (person, None))
+                    }
+                    (None, Some(id)) => store.token_by_id(id)?.and_then(|row| self.holder(row, proof)),
+                    (None, None) => None,
+                };
+                let ends =
+                    |until: Option<Timestamp>| until.map_or(session.expires, |at| at.min(session.expires));
+                found.map(|(person, until)| (person, Some(ends(until))))
+            }
+        })
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Sessions> {
-        self.inner.sessions.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn holder(&self, row: TokenRow, proof: &Proof) -> Option<(Person, Option<Timestamp>)> {
+        let person = Person {
+            name: format!("token {}", row.id),
+            role: Role::named(&row.role)?,
+            cameras: row.cameras.map(|named| self.resolve(named)),
+            // What a later liuta knows and this one does not is not allowed.
+            actions: row.actions.map(|names| names.iter().filter_map(|name| Action::named(name)).collect()),
+            proof: proof.clone(),
+        };
+        row.revoked.is_none().then_some((person, row.expires))
     }
+
+    fn person(&self, row: PersonRow, proof: &Proof) -> Option<Person> {
+        let person = Person {
+            role: Role::named(&row.role)?,
+            cameras: row.cameras.map(|named| self.resolve(named)),
+            name: row.name,
+            actions: None,
+            proof: proof.clone(),
+        };
+        (!row.disabled).then_some(person)
+    }
+
+    /// Cameras and `group:NAME` as cameras alone.
+    fn resolve(&self, named: Vec<String>) -> Vec<String> {
+        let settings = self.inner.settings.load();
+        let mut cameras = Vec::new();
+        for name in named {
+            match name.strip_prefix(people::GROUP) {
+                Some(group) => cameras.extend(settings.groups.get(group).into_iter().flatten().cloned()),
+                None => cameras.push(name),
+            }
+        }
+        cameras.sort_unstable();
+        cameras.dedup();
+        cameras
+    }
+
+    /// What a player may sign in with as this user, and what each proves. Of nobody one that no key matches, so that
+    /// both cost the same.
+    fn keys(&self, user: &str) -> Result<Vec<(Proof, Ha1)>, Denied> {
+        let store = match &self.inner.keeper {
+            Keeper::Box { store, .. } => store,
+            Keeper::Simulated(known) => {
+                let known = known.iter().filter(|(name, _)| name == user);
+                let proof = |ha1: &Ha1| Proof::StreamKey(user.to_owned(), key_mark(ha1));
+                return Ok(known.map(|(_, ha1)| (proof(ha1), *ha1)).collect());
+            }
+        };
+        let cannot_tell = |error| {
+            tracing::error!("a stream key cannot be looked up: {error}");
+            Denied::CannotTell
+        };
+        if user == tokens::USER {
+            let rows = store.tokens().map_err(cannot_tell)?.into_iter().filter(|row| row.revoked.is_none());
+            return Ok(rows.filter_map(|row| Some((Proof::Token(row.sha256), row.ha1?))).collect());
+        }
+        let known = store.person(user).map_err(cannot_tell)?.and_then(|row| row.stream_key);
+        let key = known.unwrap_or_else(|| Ha1 { md5: rand::random(), sha256: rand::random() });
+        Ok(vec![(Proof::StreamKey(user.to_owned(), key_mark(&key)), key)])
+    }
+
+    /// The box's own store and audit trail; a simulated camera has neither.
+    fn kept(&self) -> Result<(&Arc<Store>, &Audit), StoreError> {
+        match &self.inner.keeper {
+            Keeper::Box { store, audit } => Ok((store, audit)),
+            Keeper::Simulated(_) => {
+                let source = std::io::Error::other("a simulated camera keeps nothing");
+                Err(StoreError::Io { path: "simulate".to_owned(), source })
+            }
+        }
+    }
+
+    /// The audit trail; a simulated camera has none.
+    pub fn audit(&self) -> Option<&Audit> {
+        self.kept().ok().map(|(_, audit)| audit)
+    }
+
+    /// Forgets what was believed, so that a change made here is at once true here.
+    fn forget(&self) {
+        self.known().clear();
+    }
+
+    async fn off_thread<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Access) -> Result<T, Denied> + Send + 'static,
+    ) -> Result<T, Denied> {
+        let access = self.clone();
+        tokio::task::spawn_blocking(move || ask(&access)).await.unwrap_or(Err(Denied::CannotTell))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Proof, Known>> {
+        self.inner.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// An `Authorization` header.
+enum Authorization {
+    Token(String),
+    /// User and stream key.
+    Basic(String, String),
+    Digest(digest::Response),
+}
+
+impl Authorization {
+    fn of(header: &str) -> Result<Authorization, Denied> {
+        let (scheme, rest) = header.trim().split_once(' ').ok_or(Denied::Unknown)?;
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("Bearer") {
+            return Ok(Authorization::Token(rest.to_owned()));
+        }
+        if scheme.eq_ignore_ascii_case("Digest") {
+            return digest::Response::parse(rest).map(Authorization::Digest).ok_or(Denied::Unknown);
+        }
+        if !scheme.eq_ignore_ascii_case("Basic") || rest.len() > 2 * LONGEST_TOKEN {
+            return Err(Denied::Unknown);
+        }
+        let decoded = STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        match decoded.as_deref().and_then(|text| text.split_once(':')) {
+            Some((user, key)) => Ok(Authorization::Basic(user.to_owned(), key.to_owned())),
+            None => Err(Denied::Unknown),
+        }
+    }
+}
+
+/// The hash of a token or session value as it was shown.
+fn presented(text: &str) -> Result<Hash, Denied> {
+    if text.len() > LONGEST_TOKEN { Err(Denied::Unknown) } else { Ok(hash(text)) }
 }
 
 /// Tokens and session values have 256 random bits, so a plain hash cannot be guessed back, and looking one up by its
 /// hash tells nothing by the time it takes.
 fn hash(text: &str) -> Hash {
     Sha256::digest(text.as_bytes()).into()
+}
+
+/// Tells one stream key from another without being one.
+fn key_mark(ha1: &Ha1) -> Hash {
+    Sha256::digest(ha1.sha256).into()
 }
 
 fn random_text() -> String {

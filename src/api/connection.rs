@@ -1,56 +1,55 @@
 //! Connections: how many, how long a client may take, and how they end.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
-/// Connections at once; more wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 1024;
-/// The longest header of a request together with its line.
+use super::problem::Problem;
+use crate::net::listener::{Incoming, Listener, Socket};
+
+/// The longest header of a request together with its line; of header fields hyper takes a hundred.
 const MAX_HEADER: usize = 32 << 10;
 /// A client takes no longer to send its header, or stays idle between requests.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
-/// A download that takes nothing for so long is ended, and a body that sends nothing.
+const HEADER_PATIENCE: Duration = Duration::from_secs(20);
+/// An answer has begun by then: every handler has a shorter limit of its own, but for what nobody thought of.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(60);
+/// A download that takes nothing for so long is ended.
 const STALL_PATIENCE: Duration = Duration::from_secs(30);
 /// Requests in flight get so long at the stop.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+/// To connections beyond the limit.
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+/// To who speaks HTTP where HTTPS is spoken. No redirect: what was sent in clear would be sent so again.
+pub const USE_HTTPS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n\
+    Connection: close\r\n\r\nThis address speaks HTTPS: write https://...\n";
+
+pub async fn serve(listener: Listener, router: Router, stop: CancellationToken) -> io::Result<()> {
     let mut connections = JoinSet::new();
     loop {
-        let accepted = tokio::select! {
+        let incoming = tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = accept(&listener, &places) => accepted,
+            incoming = listener.accept(TOO_MANY) => incoming,
         };
-        let (socket, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of descriptors, mostly: others must close first.
-                tracing::warn!("http: a connection could not be accepted: {error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let (router, stop) = (router.clone(), stop.clone());
-        connections.spawn(async move {
-            converse(socket, router, stop).await;
-            drop(place);
-        });
+        connections.spawn(converse(incoming, router.clone(), stop.clone()));
     }
     drop(listener);
     let last_words = async { while connections.join_next().await.is_some() {} };
@@ -61,25 +60,37 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     Ok(())
 }
 
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-    let (socket, _) = listener.accept().await?;
-    Ok((socket, place))
-}
-
-async fn converse(socket: TcpStream, router: Router, stop: CancellationToken) {
-    // Small answers must not wait for more to come; where it fails they do, and nothing else.
-    let _ = socket.set_nodelay(true);
+async fn converse(incoming: Incoming, router: Router, stop: CancellationToken) {
+    let peer = incoming.peer;
+    let vouched = incoming.is_vouched_for();
+    let opened = tokio::select! {
+        () = stop.cancelled() => return,
+        opened = incoming.open() => opened,
+    };
+    let socket = match opened {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::debug!(peer = %peer.address, "http: no handshake: {error}");
+            return;
+        }
+    };
     let io = TokioIo::new(Stalling::new(socket));
+    let service = service_fn(move |mut request: hyper::Request<Body>| {
+        request.extensions_mut().insert(peer);
+        let answer = TowerToHyperService::new(router.clone()).call(request);
+        async move {
+            let late = |_| Ok(Problem::unavailable("the answer took too long", 30).into_response());
+            let answer: Result<_, Infallible> =
+                tokio::time::timeout(ANSWER_PATIENCE, answer).await.unwrap_or_else(late);
+            answer.map(|response| if vouched { only_encrypted(response) } else { response })
+        }
+    });
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_PATIENCE)
             .max_buf_size(MAX_HEADER)
-            .serve_connection(io, TowerToHyperService::new(router))
+            .serve_connection(io, service)
     );
     let result = tokio::select! {
         result = connection.as_mut() => result,
@@ -94,16 +105,24 @@ async fn converse(socket: TcpStream, router: Router, stop: CancellationToken) {
     }
 }
 
+/// Has browsers come back by HTTPS alone (RFC 6797), where they believe the certificate: without that they would be shut
+/// out the day it changes.
+fn only_encrypted(mut response: Response) -> Response {
+    let a_year = HeaderValue::from_static("max-age=31536000");
+    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
+    response
+}
+
 /// A socket that gives up on a peer that takes nothing for [`STALL_PATIENCE`].
 struct Stalling {
-    socket: TcpStream,
+    socket: Socket,
     /// Runs while a write waits.
     patience: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
 impl Stalling {
-    fn new(socket: TcpStream) -> Stalling {
+    fn new(socket: Socket) -> Stalling {
         Stalling { socket, patience: Box::pin(tokio::time::sleep(STALL_PATIENCE)), waiting: false }
     }
 
@@ -153,10 +172,12 @@ impl AsyncWrite for Stalling {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let poll = Pin::new(&mut self.socket).poll_flush(cx);
+        self.watch(cx, poll)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        let poll = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.watch(cx, poll)
     }
 }

@@ -17,10 +17,15 @@ use jiff::Timestamp;
 
 use super::Shared;
 use super::problem::Problem;
-use crate::access::{Access, Action, Denied, Person, Role};
+use crate::access::audit::Event;
+use crate::access::{Access, Action, By, Denied, Person, Standing};
+use crate::net::Peer;
 
-/// The console's cookie: names a session, never holds the token.
-pub const COOKIE: &str = "liuta_session";
+/// The console's cookie: names a session, and is no password or token.
+const COOKIE: &str = "liuta_session";
+
+/// The same where the connection is encrypted: browsers take a cookie of this name from nobody but this very host.
+const SECURE_COOKIE: &str = "__Host-liuta";
 
 /// A body takes no longer to send.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,6 +49,7 @@ pub struct Asked {
     /// `None` only behind [`Need::Nothing`], for who has not signed in.
     pub person: Option<Person>,
     pub headers: HeaderMap,
+    pub peer: Peer,
     /// Read for methods that write, up to [`super::MAX_BODY`].
     pub body: Bytes,
     path: Vec<(String, String)>,
@@ -98,7 +104,9 @@ impl Routes {
 
 async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Problem> {
     let (mut parts, body) = request.into_parts();
-    if !parts.method.is_safe() && !same_origin(&parts.headers) {
+    let peer = parts.extensions.get::<Peer>().copied();
+    let peer = peer.ok_or_else(|| Problem::internal("the connection is of unknown origin"))?;
+    if (!parts.method.is_safe() || is_event_stream(&parts.headers)) && !same_origin(&parts.headers) {
         return Err(Problem::foreign_origin());
     }
     let params = RawPathParams::from_request_parts(&mut parts, &state).await;
@@ -106,8 +114,9 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let path = params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
-    let (person, signed_in) = who(&state.access, &parts).await;
-    let mut asked = Asked { state, person: None, headers: parts.headers, body: Bytes::new(), path, query };
+    let (person, signed_in) = who(&state.access, &parts, peer).await;
+    let mut asked =
+        Asked { state, person: None, headers: parts.headers, peer, body: Bytes::new(), path, query };
     let (action, camera) = match need {
         Need::Nothing => {
             asked.person = person.ok();
@@ -119,7 +128,7 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
         Need::Linked(action) => {
             if asked.opens_by_link(parts.uri.path()) {
                 // The link opens this one address; its handler shows nothing but the object that the address names.
-                asked.person = Some(Person { name: "link".to_owned(), role: Role::Dispatch, cameras: None });
+                asked.person = Some(Person::by_link());
                 return Ok(asked);
             }
             (action, None)
@@ -151,23 +160,37 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-async fn who(access: &Access, parts: &Parts) -> (Result<Person, Denied>, bool) {
+async fn who(access: &Access, parts: &Parts, peer: Peer) -> (Result<Person, Denied>, bool) {
     let authorization = parts.headers.get(header::AUTHORIZATION);
     // What is no text is no token either.
     let authorization = authorization.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    access.who(authorization, cookie(&parts.headers).map(str::to_owned)).await
+    access.who(authorization, cookie(&parts.headers, peer).map(str::to_owned)).await
 }
 
 /// The session that the console's cookie names.
-pub(super) fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, value)| *name == COOKIE && !value.is_empty()).map(|(_, value)| value)
+fn cookie(headers: &HeaderMap, peer: Peer) -> Option<&str> {
+    let named = |wanted: &str| {
+        let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+        let mut pairs =
+            cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, value)| *name == wanted && !value.is_empty()).map(|(_, value)| value)
+    };
+    // Without encryption the other name may still come, through a proxy that encrypts.
+    named(SECURE_COOKIE).or_else(|| named(COOKIE).filter(|_| !peer.tls))
 }
 
-/// A browser says which page makes a write; a program says nothing.
+/// Live events are read by pages as well, and need the same care as writes.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("text/event-stream"))
+}
+
+/// A browser says which page makes a request; a program says nothing.
 fn same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+    let Some(origin) = headers.get(header::ORIGIN) else {
+        return site.is_none_or(|site| matches!(site, b"same-origin" | b"none"));
+    };
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
@@ -206,6 +229,88 @@ impl Asked {
         text.replace(' ', "+").parse().map(Some).map_err(|_| {
             Problem::bad_request(format!("{name}: an RFC 3339 time was expected, like 2026-05-01T08:00:00Z"))
         })
+    }
+
+    /// A body of JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
+        let kind = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        // A form of a foreign page cannot send this type without asking first.
+        if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+            return Err(Problem::bad_request("Content-Type: application/json was expected"));
+        }
+        // Where the text is wrong is told, and the text is not repeated: it may hold a secret.
+        serde_json::from_slice(&self.body).map_err(|error| {
+            let place = format!("line {}, column {}", error.line(), error.column());
+            let what = match error.classify() {
+                serde_json::error::Category::Data => "a field is missing, unknown, or of another type",
+                _ => "it is no JSON",
+            };
+            Problem::bad_request(format!("the body cannot be read: {what} ({place})"))
+        })
+    }
+
+    /// The revision that a change is based on: `If-Match: "7"`. None where the client does not say.
+    pub fn if_match(&self) -> Result<Option<u64>, Problem> {
+        let Some(value) = self.headers.get(header::IF_MATCH) else { return Ok(None) };
+        let tag = value.to_str().unwrap_or_default().trim();
+        if tag == "*" {
+            return Ok(None);
+        }
+        let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).map(str::parse);
+        match number {
+            Some(Ok(number)) => Ok(Some(number)),
+            // What we never gave matches nothing.
+            _ => Err(Problem::stale()),
+        }
+    }
+
+    /// Who asks, for the audit trail.
+    pub fn by(&self) -> By {
+        let name = self.person.as_ref().map_or("anonymous", |person| &person.name);
+        By { name: name.to_owned(), address: Some(self.peer.address.ip()) }
+    }
+
+    /// Writes into the audit trail what is about to be done. What cannot be written down must not be done: ask before,
+    /// and give the problem back.
+    pub async fn note(
+        &self,
+        event: Event,
+        object: impl Into<String>,
+        detail: impl Into<String>,
+    ) -> Result<(), Problem> {
+        let (by, object, detail) = (self.by(), object.into(), detail.into());
+        self.ask(move |state| match state.access.audit() {
+            Some(audit) => audit.note(&by, event, &object, &detail),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    /// Writes down that a camera's pictures are watched, piece by piece. Never waits.
+    pub fn note_watching(&self, camera: &str, how: &'static str) {
+        if let Some(audit) = self.state.access.audit() {
+            audit.watch_pieces(&self.by(), &format!("camera/{camera}"), how);
+        }
+    }
+
+    /// Permission for an answer that lasts: asked again until the answer ends.
+    pub fn standing(&self, action: Action, camera: Option<&str>) -> Option<Standing> {
+        let person = self.person.clone()?;
+        Some(self.state.access.standing(person, action, camera))
+    }
+
+    /// The session that the request's cookie names.
+    pub fn cookie(&self) -> Option<&str> {
+        cookie(&self.headers, self.peer)
+    }
+
+    /// `Set-Cookie` for a session of this value, or for none.
+    pub fn set_cookie(&self, session: Option<&str>) -> String {
+        let origin = self.headers.get(header::ORIGIN).map(|origin| origin.as_bytes());
+        let secure = self.peer.tls || origin.is_some_and(|origin| origin.starts_with(b"https:"));
+        let (name, secure) = if secure { (SECURE_COOKIE, "; Secure") } else { (COOKIE, "") };
+        let (value, end) = session.map_or(("", "; Max-Age=0"), |value| (value, ""));
+        format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}{end}")
     }
 
     pub fn may(&self, action: Action, camera: Option<&str>) -> bool {

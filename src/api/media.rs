@@ -1,6 +1,7 @@
 //! Moving pictures over HTTP: HLS, single pictures, recordings, the clips of alerts.
 
 use std::ops::Range;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -11,6 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
+use crate::access::audit::Event;
+use crate::access::{Action, Denied};
 use crate::record::{MAX_EXPORT, Stretch};
 use crate::relay::hls;
 
@@ -41,6 +44,7 @@ pub async fn hls_channel(asked: Asked) -> Answer {
 async fn play(asked: &Asked, path: &str) -> Answer {
     let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
     let file = asked.path("file");
+    asked.note_watching(&stream.camera, "HLS");
     Ok(match hls::answer(&stream, file).await {
         hls::Answer::Playlist(text) => typed("application/vnd.apple.mpegurl", text),
         hls::Answer::Init(bytes) => typed("video/mp4", bytes),
@@ -69,6 +73,7 @@ pub async fn frame(asked: Asked) -> Answer {
         Some(Ok(width @ 16..=8192)) => Some(width),
         Some(_) => return Err(Problem::bad_request("width: 16 to 8192 pixels")),
     };
+    asked.note_watching(&stream.camera, "single pictures");
     let making = async {
         let _place = PICTURES.acquire().await;
         asked.state.vision.picture(&stream, width).await
@@ -139,16 +144,21 @@ pub async fn get(asked: Asked) -> Answer {
     };
     let end = start.checked_add(SignedDuration::from_secs_f64(seconds));
     let end = end.map_err(|_| Problem::bad_request("start: too far in the future"))?;
-    export(&asked, camera, start..end).await
+    export(&asked, Action::Recordings, camera, start..end).await
 }
 
 /// `/api/v1/alerts/{id}/clip.mp4`
 pub async fn clip(asked: Asked) -> Answer {
     let alert = super::rest::the_alert(&asked).await?;
-    export(&asked, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await
+    export(&asked, Action::Alerts, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await
 }
 
-async fn export(asked: &Asked, camera: String, range: Range<Timestamp>) -> Answer {
+/// A recording as a download, for as long as whoever asks may `action`.
+async fn export(asked: &Asked, action: Action, camera: String, range: Range<Timestamp>) -> Answer {
+    let standing = asked.standing(action, Some(&camera)).ok_or(Denied::SignIn)?;
+    asked
+        .note(Event::Export, format!("camera/{camera}"), format!("{} to {}", range.start, range.end))
+        .await?;
     let name = format!("{camera}_{}.mp4", range.start.strftime("%Y%m%dT%H%M%SZ"));
     let mut chunks = asked.ask(move |state| state.ring.export(&camera, range)).await?;
     // What fails at once is still an answer; later it can only be a cut.
@@ -161,7 +171,14 @@ async fn export(asked: &Asked, camera: String, range: Range<Timestamp>) -> Answe
         Ok(None) => return Err(Problem::not_found("nothing is recorded in that range")),
         Err(_) => return Err(Problem::unavailable("the recording could not be read in time", 10)),
     };
-    let rest = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx));
+    let mut revoked = Box::pin(standing.ended());
+    let rest = futures::stream::poll_fn(move |cx| {
+        if revoked.as_mut().poll(cx).is_ready() {
+            // An error cuts the connection: a film that ends too early must not look whole.
+            return Poll::Ready(Some(Err(axum::BoxError::from(Denied::Forbidden))));
+        }
+        chunks.poll_recv(cx).map_err(axum::BoxError::from)
+    });
     let whole = futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest);
     let mut response = typed("video/mp4", Body::from_stream(whole));
     // Ids and times hold nothing that would need escaping.

@@ -7,8 +7,10 @@ mod connection;
 pub mod door;
 mod media;
 mod page;
+mod people;
 pub mod problem;
 mod rest;
+mod session;
 
 use std::sync::Arc;
 
@@ -16,7 +18,6 @@ use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::limit::RequestBodyLimitLayer;
 
@@ -25,9 +26,11 @@ use crate::config::Config;
 use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::live::Directory;
+use crate::net::listener::Listener;
 use crate::record::Ring;
 use crate::store::Store;
 use crate::vision::Vision;
+pub use connection::USE_HTTPS;
 use door::{Need, Routes, camera_asked_for, camera_in_path, camera_of_channel};
 use problem::Problem;
 
@@ -49,7 +52,7 @@ pub struct Shared {
 }
 
 /// Serves until `stop`, then lets requests in flight end.
-pub async fn serve(listener: TcpListener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(listener: Listener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
     connection::serve(listener, router(state), stop).await
 }
 
@@ -63,9 +66,22 @@ pub fn routes() -> Routes {
         .get("/assets/{file}", Need::Nothing, page::asset)
         .get("/healthz", Need::Nothing, rest::healthz)
         .get("/metrics", Need::Action(Metrics), rest::metrics)
-        .on(Method::POST, "/api/v1/session", Need::Nothing, rest::sign_in)
-        .on(Method::DELETE, "/api/v1/session", Need::Nothing, rest::sign_out)
-        .get("/api/v1/session", Need::Nothing, rest::session)
+        .get("/api/v1/session", Need::Nothing, session::session)
+        .on(Method::POST, "/api/v1/session", Need::Nothing, session::sign_in)
+        .on(Method::DELETE, "/api/v1/session", Need::Nothing, session::sign_out)
+        .on(Method::POST, "/api/v1/session/password", Need::Nothing, session::change_password)
+        .on(Method::POST, "/api/v1/session/key", Need::Nothing, session::new_stream_key)
+        .on(Method::POST, "/api/v1/setup", Need::Nothing, session::set_up)
+        .get("/api/v1/users", Need::Action(Configure), people::users)
+        .on(Method::POST, "/api/v1/users", Need::Action(Configure), people::add_user)
+        .get("/api/v1/users/{name}", Need::Action(Configure), people::user)
+        .on(Method::PATCH, "/api/v1/users/{name}", Need::Action(Configure), people::change_user)
+        .on(Method::DELETE, "/api/v1/users/{name}", Need::Action(Configure), people::remove_user)
+        .on(Method::POST, "/api/v1/users/{name}/key", Need::Action(Configure), people::new_stream_key)
+        .get("/api/v1/tokens", Need::Action(Configure), people::tokens)
+        .on(Method::POST, "/api/v1/tokens", Need::Action(Configure), people::add_token)
+        .on(Method::DELETE, "/api/v1/tokens/{id}", Need::Action(Configure), people::revoke_token)
+        .get("/api/v1/audit", Need::Action(Configure), people::audit)
         .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)

@@ -4,9 +4,9 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use crate::access::Denied;
+use crate::access::{Denied, Refused};
 use crate::record::RecordError;
-use crate::store::StoreError;
+use crate::store::{PeopleError, StoreError};
 use crate::vision::PictureError;
 
 /// What went wrong with a request. `kind` never changes once released: programs branch on it.
@@ -57,6 +57,17 @@ impl Problem {
         }
     }
 
+    /// The change is based on what is no longer so.
+    pub fn stale() -> Problem {
+        let detail = "it was changed meanwhile: read it again and repeat the change";
+        Problem::new(StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile", detail)
+    }
+
+    /// It cannot be done as things stand.
+    pub fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::CONFLICT, kind, title, detail)
+    }
+
     pub fn internal(detail: impl Into<String>) -> Problem {
         Problem::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -92,10 +103,44 @@ impl From<Denied> for Problem {
     fn from(denied: Denied) -> Problem {
         let (status, kind, title) = match denied {
             Denied::SignIn => (StatusCode::UNAUTHORIZED, "sign-in", "Sign-in is needed"),
-            Denied::Unknown => (StatusCode::UNAUTHORIZED, "unknown-token", "Unknown token"),
+            Denied::Unknown | Denied::Stale => (StatusCode::UNAUTHORIZED, "unknown-token", "Unknown token"),
             Denied::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
+            Denied::CannotTell => return Problem::unavailable(denied.to_string(), 5),
         };
         Problem::new(status, kind, title, denied.to_string())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Problem {
+        let detail = refused.to_string();
+        match refused {
+            Refused::Wrong => {
+                Problem::new(StatusCode::UNAUTHORIZED, "wrong-password", "Wrong name or password", detail)
+            }
+            Refused::Wait(wait) => Problem {
+                retry_after: Some(wait.as_secs().max(1) as u32 + 1),
+                ..Problem::new(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too-many-failures",
+                    "Too many failures",
+                    detail,
+                )
+            },
+            Refused::Busy => Problem::unavailable(detail, 2),
+            Refused::Invalid(_) => Problem::bad_request(detail),
+            Refused::Denied(denied) => denied.into(),
+            Refused::People(PeopleError::Store(error)) => error.into(),
+            Refused::People(PeopleError::Missing) => Problem::not_found(detail),
+            Refused::People(PeopleError::Stale) => Problem::stale(),
+            Refused::People(PeopleError::Taken) => Problem::conflict("taken", "The name is taken", detail),
+            Refused::People(PeopleError::LastAdministrator) => {
+                Problem::conflict("last-administrator", "The last administrator stays", detail)
+            }
+            Refused::People(PeopleError::NotFirst) => {
+                Problem::conflict("set-up-done", "The box is set up already", detail)
+            }
+        }
     }
 }
 

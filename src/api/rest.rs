@@ -1,84 +1,26 @@
 //! `/api/v1`, `/healthz`, `/metrics`: what the box knows, as JSON.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::door::{Answer, Asked, COOKIE};
+use super::door::{Answer, Asked};
 use super::media::typed;
 use super::problem::Problem;
-use crate::access::{Action, Denied};
+use crate::access::Action;
 use crate::alert::Alert;
-use crate::config::Camera;
+use crate::config::{Camera, Config};
 use crate::health::{Severity, State};
 use crate::store::Filter;
 
 /// Items of a page where the request does not say.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SignIn {
-    token: String,
-}
-
-/// `POST /api/v1/session {"token":"…"}`: the console's sign-in.
-pub async fn sign_in(asked: Asked) -> Answer {
-    let json = asked.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // A form of a foreign page cannot send this type without asking first.
-    if !json.is_some_and(|value| value.starts_with("application/json")) {
-        return Err(Problem::bad_request("Content-Type: application/json was expected"));
-    }
-    let secure =
-        asked.headers.get(header::ORIGIN).is_some_and(|origin| origin.as_bytes().starts_with(b"https:"));
-    let access = asked.state.access.clone();
-    let SignIn { token } = serde_json::from_slice(&asked.body)
-        .map_err(|_| Problem::bad_request("{\"token\":\"…\"} was expected, and nothing else"))?;
-    let opened = tokio::task::spawn_blocking(move || {
-        let value = access.sign_in(&token)?;
-        let person = access.session(&value)?;
-        Ok((value, person))
-    });
-    let (value, person) = opened.await.unwrap_or(Err(Denied::Unknown))?;
-    let mut response = Json(json!({ "name": person.name, "role": person.role })).into_response();
-    let attributes = if secure { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict{attributes}");
-    set_cookie(&mut response, &cookie)?;
-    Ok(response)
-}
-
-/// `DELETE /api/v1/session`
-pub async fn sign_out(asked: Asked) -> Answer {
-    if let Some(value) = super::door::cookie(&asked.headers) {
-        asked.state.access.sign_out(value);
-    }
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    set_cookie(&mut response, &format!("{COOKIE}=; Path=/; HttpOnly; SameSite=Strict; Max-Age=0"))?;
-    Ok(response)
-}
-
-fn set_cookie(response: &mut axum::response::Response, cookie: &str) -> Result<(), Problem> {
-    let value = HeaderValue::from_str(cookie).map_err(|_| Problem::from(Denied::Unknown))?;
-    response.headers_mut().insert(header::SET_COOKIE, value);
-    Ok(())
-}
-
-/// `GET /api/v1/session`: who the box takes the client for, and what they may do.
-pub async fn session(asked: Asked) -> Answer {
-    let may = |action| asked.may(action, None);
-    Ok(Json(json!({
-        "box": asked.state.config.load().site.id,
-        "name": asked.person.as_ref().map(|person| &person.name),
-        "role": asked.person.as_ref().map(|person| person.role),
-        "may": { "live": may(Action::Live), "alerts": may(Action::Alerts), "recordings": may(Action::Recordings) },
-    }))
-    .into_response())
-}
 
 /// `GET /healthz`: 503 where the box itself has failed ([`crate::health::Health::overall`]), else 200. Public, but what is wrong is
 /// told only to who may know.
@@ -105,21 +47,18 @@ pub async fn cameras(asked: Asked) -> Answer {
     let states = asked.state.health.snapshot();
     let seen = config.cameras.values().filter(|camera| asked.may(Action::Live, Some(&camera.id)));
     let items: Vec<_> = seen
-        .map(|camera| {
-            let rtsp = rtsp_base(&config);
-            describe(&asked, camera, states.get(&format!("camera/{}", camera.id)), &rtsp)
-        })
+        .map(|camera| describe(&asked, &config, camera, states.get(&format!("camera/{}", camera.id))))
         .collect();
     Ok(Json(json!({ "items": items, "next": null })).into_response())
 }
 
-/// `rtsp://HOST:PORT` as clients reach it: the public name, the port that is listened on.
-fn rtsp_base(config: &crate::config::Config) -> String {
+/// A camera's address by RTSP or RTSPS as clients reach it: the public name, the port that is listened on.
+fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
     let host = config.site.public_url.host_str().unwrap_or("127.0.0.1");
-    format!("rtsp://{host}:{}", config.rtsp.listen.port())
+    format!("{scheme}://{host}:{}/{id}", listen.port())
 }
 
-fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -> Value {
+fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> Value {
     let id = &camera.id;
     let stream = asked.state.streams.get(id);
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);
@@ -136,7 +75,8 @@ fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -
         "height": video.as_ref().map(|video| video.height),
         "health": { "severity": state.map_or(Severity::Ok, |state| state.severity) },
         "addresses": {
-            "rtsp": format!("{rtsp}/{id}"),
+            "rtsp": rtsp_address(config, "rtsp", config.rtsp.listen, id),
+            "rtsps": config.rtsp.rtsps_listen.map(|at| rtsp_address(config, "rtsps", at, id)),
             "hls": format!("/{id}/index.m3u8"),
             "frame": format!("/{id}/frame.jpeg"),
         },
@@ -153,7 +93,7 @@ fn describe(asked: &Asked, camera: &Camera, state: Option<&State>, rtsp: &str) -
 }
 
 /// What a collection's query asks for, narrowed to the person's cameras.
-fn filter(asked: &Asked) -> Result<Filter, Problem> {
+pub(super) fn filter(asked: &Asked) -> Result<Filter, Problem> {
     let limit = match asked.query("limit").map(str::parse) {
         None => PAGE,
         Some(Ok(limit @ 1..=MAX_PAGE)) => limit,

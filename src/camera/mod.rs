@@ -65,6 +65,7 @@ impl Camera {
                     url: url.clone(),
                     credentials: config.credentials.clone(),
                     transport: config.transport,
+                    reach: config.reach.clone(),
                 },
                 live: live.clone(),
                 recorder,

@@ -18,11 +18,16 @@ use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec}
 use url::Url;
 
 use super::guard::{Breach, Guard};
+use crate::config::reach::{Barred, Reach};
 use crate::config::{Credentials, Transport};
 use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes};
 use crate::media::{
     AccessUnit, AudioCodec, AudioFrame, AudioParams, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, h265,
 };
+use crate::net::outbound::{self, ResolveError};
+
+/// Where cameras listen if nobody says otherwise.
+const RTSP_PORT: u16 = 554;
 
 /// How long a camera may take for one answer, or send no picture, before its session is over.
 pub const MEDIA_DEADLINE: Duration = Duration::from_secs(5);
@@ -38,6 +43,8 @@ pub struct Target {
     pub url: Url,
     pub credentials: Option<Credentials>,
     pub transport: Transport,
+    /// Where its name may lead.
+    pub reach: Reach,
 }
 
 /// Why a session is over, in words for people. None bears credentials.
@@ -45,6 +52,8 @@ pub struct Target {
 pub enum SessionError {
     #[error("cannot resolve {host}: {why}; is the camera's url right, and the name server reachable?")]
     Resolve { host: String, why: String },
+    #[error("{host} is not connected to: {barred}")]
+    Barred { host: String, barred: Barred },
     #[error("cannot connect to {peer}: {why}; is the camera on, and its url right?")]
     Connect { peer: String, why: String },
     #[error("{peer} asks for a password: set username and password")]
@@ -106,7 +115,7 @@ impl Session {
     ///
     /// Access units are numbered from `next_seq` on, and all bear `run`.
     pub async fn open(target: &Target, run: u64, next_seq: u64) -> Result<Session, SessionError> {
-        let address = resolve(&target.url).await?;
+        let address = resolve(&target.url, &target.reach).await?;
         // As people wrote it, for messages.
         let peer = match target.url.port() {
             Some(port) => format!("{}:{port}", target.url.host_str().unwrap_or_default()),
@@ -114,7 +123,8 @@ impl Session {
         };
         let at = At { peer: &peer, target };
         let mut url = target.url.clone();
-        // Resolved under a deadline of our own. Cameras are no virtual hosts.
+        // To the address that was judged, and to no other: the library follows no redirect, and a control URL of another
+        // host goes out on this very connection. Cameras are no virtual hosts.
         let _ = url.set_ip_host(address.ip());
         let mut guard = Guard::default();
         let credentials = target.credentials.as_ref().map(|credentials| retina::client::Credentials {
@@ -365,18 +375,13 @@ fn printable(text: &str) -> String {
     text.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-async fn resolve(url: &Url) -> Result<SocketAddr, SessionError> {
-    const RTSP_PORT: u16 = 554;
+async fn resolve(url: &Url, reach: &Reach) -> Result<SocketAddr, SessionError> {
     let host = url.host_str().unwrap_or_default();
-    let error = |why: String| SessionError::Resolve { host: host.to_owned(), why };
-    // A literal IPv6 address stands in brackets in a URL.
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let lookup = tokio::net::lookup_host((bare, url.port().unwrap_or(RTSP_PORT)));
-    match tokio::time::timeout(MEDIA_DEADLINE, lookup).await {
-        Ok(Ok(mut addresses)) => addresses.next().ok_or_else(|| error("no address".into())),
-        Ok(Err(why)) => Err(error(why.to_string())),
-        Err(_) => Err(error("no answer".into())),
-    }
+    let found = outbound::resolve(host, url.port().unwrap_or(RTSP_PORT), reach).await;
+    found.map_err(|error| match error {
+        ResolveError::Barred(barred) => SessionError::Barred { host: host.to_owned(), barred },
+        other => SessionError::Resolve { host: host.to_owned(), why: other.to_string() },
+    })
 }
 
 fn arrival() -> Arrival {

@@ -1,6 +1,7 @@
 //! The command line: arguments as parsed, and what prints for people. The work itself lies in the other modules.
 
 mod models;
+mod people;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -10,10 +11,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
-use crate::access::{Access, Role};
 use crate::config::{self, Config};
 use crate::simulate;
-use crate::store::Store;
 use crate::vision::model::{self, FileState};
 use crate::{app, demo, hw, log, record};
 
@@ -73,10 +72,20 @@ enum Command {
         #[command(subcommand)]
         what: Models,
     },
-    /// Make tokens, which let people and programs in
+    /// Add, change and remove people
+    User {
+        #[command(subcommand)]
+        what: people::User,
+    },
+    /// Make, list and revoke tokens, which let programs in
     Token {
         #[command(subcommand)]
-        what: Token,
+        what: people::Token,
+    },
+    /// Who did what
+    Audit {
+        #[command(subcommand)]
+        what: people::Audit,
     },
 }
 
@@ -134,26 +143,6 @@ struct ModelFolders {
     json: bool,
 }
 
-#[derive(Subcommand)]
-enum Token {
-    /// Make a token and print it: once, it is not kept. Works while the daemon runs
-    Create {
-        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
-        config: PathBuf,
-        #[arg(long)]
-        role: Role,
-        /// Only for this camera (may be given again); without it for every camera
-        #[arg(long, value_name = "NAME")]
-        camera: Vec<String>,
-        /// Ends after so long, 12h or 30d; without it never
-        #[arg(long, value_name = "TIME", value_parser = config::reader::duration)]
-        expires: Option<std::time::Duration>,
-        /// For programs
-        #[arg(long)]
-        json: bool,
-    },
-}
-
 /// Runs a command to its end.
 pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
@@ -163,7 +152,9 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Simulate(arguments) => simulate(arguments),
         Command::Demo => log_to_stderr("warn").and_then(|()| block_on(demo::run())),
         Command::Models { what } => models::run(what),
-        Command::Token { what } => token(what),
+        Command::User { what } => people::user(what),
+        Command::Token { what } => people::token(what),
+        Command::Audit { what } => people::audit(what),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -184,6 +175,9 @@ fn run(file: PathBuf) -> anyhow::Result<()> {
 
 fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
     let config = config::file::load(&file)?;
+    if !config.warnings.is_empty() {
+        return Err(config::reader::Problems(config.warnings).into());
+    }
     let estimate = record::estimate(&config);
     if json {
         println!("{}", serde_json::json!({"cameras": config.cameras.len(), "record": estimate}));
@@ -228,28 +222,6 @@ fn simulate(arguments: Simulate) -> anyhow::Result<()> {
     let Simulate { listen, size, fps, bitrate, clips, .. } = arguments;
     let options = simulate::Options { size, fps, bitrate };
     block_on(simulate::run(listen, clips, credentials, options))
-}
-
-fn token(what: Token) -> anyhow::Result<()> {
-    let Token::Create { config: file, role, camera, expires, json } = what;
-    let config = config::file::load(&file)?;
-    for id in &camera {
-        anyhow::ensure!(
-            config.cameras.contains_key(id.as_str()),
-            "--camera {id}: {} has no such camera",
-            file.display()
-        );
-    }
-    let cameras = (!camera.is_empty()).then_some(camera);
-    let access = Access::new(Store::open(&config.data)?, false);
-    let expires = expires.map(|after| jiff::Timestamp::now() + after);
-    let token = access.create_token(role, cameras, expires)?;
-    if json {
-        println!("{}", serde_json::json!({ "token": token }));
-    } else {
-        println!("{token}");
-    }
-    Ok(())
 }
 
 fn config_or_default(file: Option<PathBuf>) -> anyhow::Result<Config> {

@@ -4,16 +4,23 @@
 //! same order. Scenes are files of their own ([`super::scene`]).
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use ipnet::IpNet;
+use jiff::Timestamp;
 use url::Url;
 
+use super::certificate::{Flaw, Pair, PemFiles};
+use super::reach::Reach;
 use super::reader::{At, Problem, Problems, Reader, Source, duration, kept, nearest, size};
 use super::*;
+
+/// RTSP over TLS, as other media servers have it.
+const RTSPS_PORT: u16 = 8322;
 
 /// Reads, resolves and validates a configuration file.
 pub fn load(path: &Path) -> Result<Config, Problems> {
@@ -43,16 +50,18 @@ struct Scenes<'p> {
 fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let mut file = source.root();
     let data = scenes.folder.join(file.get_or("data", PathBuf::from("/var/lib/liuta")));
-    let site = site(file.table("box"));
-    let api = listen(file.table("api"), "127.0.0.1:8080");
-    let rtsp = listen(file.table("rtsp"), "127.0.0.1:8554");
+    let api = api(file.table("api"), scenes.folder);
+    let site = site(file.table("box"), &api);
+    let rtsp = rtsp(file.table("rtsp"), &api);
+    let network = network(file.table("network"));
     let anonymous_viewer = auth(file.table("auth"));
+    let audit = audit(file.table("audit"));
     let record = record(file.table("record"));
     let vision = vision(file.table("vision"), &data, scenes.folder);
     let mut cameras = BTreeMap::new();
     for (id, table) in file.tables("cameras") {
         let id = self::id(&id, &table);
-        cameras.insert(id.clone(), Arc::new(camera(id, table, scenes)));
+        cameras.insert(id.clone(), Arc::new(camera(id, table, &network.cameras, scenes)));
     }
     let mut channels = BTreeMap::new();
     for (id, table) in file.tables("channels") {
@@ -61,29 +70,126 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     }
     let mut dispatch = BTreeMap::new();
     for (name, table) in file.tables("dispatch") {
-        dispatch.extend(destination(&name, table, scenes.folder).map(|found| (name, Arc::new(found))));
+        dispatch.extend(
+            destination(&name, table, &network.destinations, scenes.folder)
+                .map(|found| (name, Arc::new(found))),
+        );
     }
     file.finish(&[
-        "data", "box", "api", "rtsp", "auth", "record", "vision", "channels", "dispatch", "cameras",
+        "data", "box", "api", "rtsp", "auth", "audit", "network", "record", "vision", "channels", "dispatch",
+        "cameras",
     ]);
-    Config { data, site, api, rtsp, anonymous_viewer, record, vision, channels, dispatch, cameras }
+    let warnings = source.take_warnings();
+    Config {
+        data,
+        site,
+        api,
+        rtsp,
+        anonymous_viewer,
+        audit,
+        record,
+        vision,
+        channels,
+        dispatch,
+        cameras,
+        warnings,
+    }
 }
 
-fn site(mut table: Reader<'_>) -> Site {
+fn site(mut table: Reader<'_>, api: &Api) -> Site {
     let id = table.get_or("id", "liuta".to_owned());
-    let default = Url::parse("http://127.0.0.1:8080").expect("a constant");
-    let public_url = table.parsed_or("public_url", default, web_url);
+    let public_url = table.parsed("public_url", web_url).map_or_else(|| reached_at(api), |at| at.value);
     table.finish(&["id", "public_url"]);
     Site { id, public_url }
 }
 
-fn listen(mut table: Reader<'_>, default: &str) -> Listen {
-    let default: SocketAddr = default.parse().expect("a constant");
-    let listen = table.parsed_or("listen", default, |text| {
-        text.parse().map_err(|_| format!("{text:?} is no address and port; write it like \"127.0.0.1:8080\""))
+/// Where the API is reached if nobody says otherwise; of a box that listens everywhere only loopback is certain.
+fn reached_at(api: &Api) -> Url {
+    let scheme = if api.is_encrypted() { "https" } else { "http" };
+    let mut at = api.listen;
+    if at.ip().is_unspecified() {
+        at.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    Url::parse(&format!("{scheme}://{at}")).expect("an address and a port make a URL")
+}
+
+fn api(mut table: Reader<'_>, folder: &Path) -> Api {
+    let listen = table.parsed_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), socket_address);
+    let tls = table.optional_table("tls").and_then(|table| pem_files(table, folder));
+    let plain_http = table.get::<bool>("plain_http");
+    if let Some(at) = &plain_http
+        && at.value
+        && tls.is_some()
+    {
+        table.report(at.span.clone(), "plain_http: contradicts tls; only one of the two can be");
+    }
+    table.finish(&["listen", "tls", "plain_http"]);
+    Api { listen, tls, plain_http: plain_http.is_some_and(|at| at.value) }
+}
+
+fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
+    let listen = table.parsed_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8554)), socket_address);
+    let rtsps_listen = table.parsed("rtsps_listen", socket_address).map(|at| at.value);
+    table.finish(&["listen", "rtsps_listen"]);
+    let beside = api.is_encrypted().then(|| SocketAddr::new(listen.ip(), RTSPS_PORT));
+    Rtsp { listen, rtsps_listen: rtsps_listen.or(beside) }
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("{text:?} is no address and port; write it like \"127.0.0.1:8080\""))
+}
+
+/// The files of a certificate that can be served; a time at which it does not hold is a warning alone, since the clock
+/// may be what is wrong.
+fn pem_files(mut table: Reader<'_>, folder: &Path) -> Option<PemFiles> {
+    let cert = table.get::<PathBuf>("cert");
+    let key = table.get::<PathBuf>("key");
+    if cert.is_none() || key.is_none() {
+        table.report(table.span.clone(), "tls: { cert = \"…\", key = \"…\" } was expected, both PEM files");
+    }
+    let files = cert.zip(key).map(|(cert, key)| {
+        let files = PemFiles { cert: folder.join(cert.value), key: folder.join(key.value) };
+        let now = Timestamp::now();
+        match Pair::read(&files) {
+            Ok(pair) if pair.not_after < now => {
+                table.warn(cert.span, format!("cert: the certificate expired at {}", pair.not_after));
+            }
+            Ok(pair) if pair.not_before > now => {
+                table.warn(cert.span, format!("cert: the certificate is valid from {} on", pair.not_before));
+            }
+            Ok(_) => {}
+            Err(Flaw::Cert(what)) => table.report(cert.span, format!("cert: {what}")),
+            Err(Flaw::Key(what)) => table.report(key.span, format!("key: {what}")),
+        }
+        files
     });
-    table.finish(&["listen"]);
-    Listen { listen }
+    table.finish(&["cert", "key"]);
+    files
+}
+
+/// `[network]`: where cameras and destinations may lie.
+struct Network {
+    cameras: Reach,
+    destinations: Reach,
+}
+
+fn network(mut table: Reader<'_>) -> Network {
+    let mut reach = |key: &str| {
+        let Some(listed) = table.get::<Vec<String>>(key) else { return Reach::default() };
+        let parsed = listed.value.iter().filter_map(|text| {
+            let address = text.parse::<IpAddr>().map(IpNet::from);
+            let network = address.or_else(|_| text.parse()).ok();
+            if network.is_none() {
+                let what = format!("{key}: {text:?} is no network; write it like \"10.0.0.0/8\"");
+                table.report(listed.span.clone(), what);
+            }
+            network
+        });
+        Reach::only(parsed.collect::<Vec<_>>())
+    };
+    let network = Network { cameras: reach("cameras"), destinations: reach("destinations") };
+    table.finish(&["cameras", "destinations"]);
+    network
 }
 
 fn auth(mut table: Reader<'_>) -> bool {
@@ -94,6 +200,12 @@ fn auth(mut table: Reader<'_>) -> bool {
     });
     table.finish(&["anonymous"]);
     anonymous
+}
+
+fn audit(mut table: Reader<'_>) -> Audit {
+    let retention = table.parsed_or("retention", Duration::from_secs(200 * 86_400), kept);
+    table.finish(&["retention"]);
+    Audit { retention }
 }
 
 fn record(mut table: Reader<'_>) -> Record {
@@ -169,7 +281,7 @@ fn channel(mut table: Reader<'_>, cameras: &BTreeMap<Id, Arc<Camera>>) -> Option
     Some(Channel { camera: camera?.value.into() })
 }
 
-fn destination(name: &str, mut table: Reader<'_>, folder: &Path) -> Option<Destination> {
+fn destination(name: &str, mut table: Reader<'_>, reach: &Reach, folder: &Path) -> Option<Destination> {
     let kind = table.get::<String>("type");
     match &kind {
         Some(at) if at.value == "webhook" => {}
@@ -177,8 +289,11 @@ fn destination(name: &str, mut table: Reader<'_>, folder: &Path) -> Option<Desti
         None => table.report(table.span.clone(), "type: a destination needs one; known: webhook"),
     }
     let url = table.parsed("url", web_url);
-    if url.is_none() {
-        table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to");
+    match &url {
+        Some(at) => within_reach(&table, "url", at, reach),
+        None => {
+            table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to")
+        }
     }
     let secret = secret(&mut table, "secret", folder);
     if let Some(At { value: secret, span }) = &secret
@@ -191,7 +306,7 @@ fn destination(name: &str, mut table: Reader<'_>, folder: &Path) -> Option<Desti
     let expire = table.parsed_or("expire", Duration::from_secs(7 * 86_400), kept);
     table.finish(&["type", "url", "secret", "expire"]);
     let kind = DestinationKind::Webhook { url: url?.value, secret: secret.map(|at| at.value) };
-    Some(Destination { name: name.to_owned(), kind, expire })
+    Some(Destination { name: name.to_owned(), kind, reach: reach.clone(), expire })
 }
 
 /// The signing key inside a Standard Webhooks secret.
@@ -201,17 +316,17 @@ pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
     (24..=64).contains(&key.len()).then_some(key)
 }
 
-fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
+fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>) -> Camera {
     let span = table.span.clone();
     let name = table.get_or("name", id.to_string());
-    let (url, in_url) = camera_url(&mut table, "url").unzip();
+    let (url, in_url) = camera_url(&mut table, "url", reach).unzip();
     if url.is_none() {
         table.report(
             span.clone(),
             "url: a camera needs its RTSP address, such as \"rtsp://192.0.2.7/stream1\"",
         );
     }
-    let (sub_url, _) = camera_url(&mut table, "sub_url").unzip();
+    let (sub_url, _) = camera_url(&mut table, "sub_url", reach).unzip();
     let username = table.get::<String>("username").map(|at| at.value);
     let password = secret(&mut table, "password", scenes.folder).map(|at| at.value);
     let credentials = match (username, password) {
@@ -226,6 +341,7 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
     };
     let transport = table.get_or("transport", Transport::Tcp);
     let record = table.get_or("record", true);
+    let groups = groups(&mut table);
     let scene = scene(&mut table, scenes);
     let grid = table.get::<String>("grid").map(|at| at.value);
     let position = table.get::<[f64; 2]>("position");
@@ -243,6 +359,7 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
         "password",
         "transport",
         "record",
+        "groups",
         "scene",
         "grid",
         "position",
@@ -255,12 +372,26 @@ fn camera(id: Id, mut table: Reader<'_>, scenes: &mut Scenes<'_>) -> Camera {
         sub_url,
         credentials,
         transport,
+        reach: reach.clone(),
         record,
+        groups,
         scene,
         grid,
         position: position.map(|at| at.value),
         zones,
     }
+}
+
+fn groups(table: &mut Reader<'_>) -> Vec<String> {
+    let Some(at) = table.get::<Vec<String>>("groups") else { return Vec::new() };
+    let well_formed = |name: &String| {
+        (1..=63).contains(&name.chars().count())
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    if let Some(name) = at.value.iter().find(|name| !well_formed(name)) {
+        table.report(at.span, format!("groups: {name:?} is no name: 1 to 63 letters, digits, -, _ and ."));
+    }
+    at.value
 }
 
 fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> {
@@ -308,7 +439,7 @@ fn zone(name: String, mut table: Reader<'_>) -> Zone {
 }
 
 /// An RTSP address without its credentials, and the credentials that stood in it.
-fn camera_url(table: &mut Reader<'_>, key: &str) -> Option<(Url, Option<Credentials>)> {
+fn camera_url(table: &mut Reader<'_>, key: &str, reach: &Reach) -> Option<(Url, Option<Credentials>)> {
     let at = table.parsed(key, |text| {
         // Never repeats the text: it may hold a password.
         let url = Url::parse(text).map_err(|error| format!("no address: {error}"))?;
@@ -319,6 +450,7 @@ fn camera_url(table: &mut Reader<'_>, key: &str) -> Option<(Url, Option<Credenti
             other => Err(format!("{other}: is no RTSP address; it begins with rtsp://")),
         }
     })?;
+    within_reach(table, key, &at, reach);
     let mut url = at.value;
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let credentials = (!url.username().is_empty()).then(|| Credentials {
@@ -329,6 +461,13 @@ fn camera_url(table: &mut Reader<'_>, key: &str) -> Option<(Url, Option<Credenti
     let _ = url.set_username("");
     let _ = url.set_password(None);
     Some((url, credentials))
+}
+
+/// Names are judged when they are resolved; an address can be judged here.
+fn within_reach(table: &Reader<'_>, key: &str, url: &At<Url>, reach: &Reach) {
+    if let Err(barred) = reach.check_literal(url.value.host_str().unwrap_or_default()) {
+        table.report(url.span.clone(), format!("{key}: {barred}"));
+    }
 }
 
 fn web_url(text: &str) -> Result<Url, String> {
@@ -402,7 +541,12 @@ mod tests {
                 .map(|line| format!("{line}\n"))
                 .collect();
             let problems = problems(&uncommented.replace("{ file = \"/etc", "{ env = \"PATH\" } #"));
-            let unexpected: Vec<_> = problems.iter().filter(|problem| !problem.contains("secret")).collect();
+            let unexpected: Vec<_> = problems
+                .iter()
+                .filter(|problem| {
+                    !["secret", "/etc/liuta/cert.pem"].iter().any(|file| problem.contains(file))
+                })
+                .collect();
             assert!(unexpected.is_empty(), "{name}: {unexpected:#?}");
         }
     }

@@ -1,9 +1,12 @@
 //! The configuration as the program uses it: resolved, validated, complete, never changed in place.
 //!
-//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for.
+//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for,
+//! [`certificate`] the files of `tls`, and [`reach`] is where cameras and destinations may lie.
 
+pub mod certificate;
 pub mod file;
 pub mod plan;
+pub mod reach;
 pub mod reader;
 pub mod scene;
 
@@ -14,6 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
+
+use certificate::PemFiles;
+use reach::Reach;
 
 /// A camera's or a channel's id: `[a-z0-9][a-z0-9-]{0,62}`, none of [`RESERVED_IDS`].
 pub type Id = Arc<str>;
@@ -27,15 +33,26 @@ pub struct Config {
     /// Recordings, index, alerts, `conf.d`.
     pub data: PathBuf,
     pub site: Site,
-    pub api: Listen,
-    pub rtsp: Listen,
+    pub api: Api,
+    pub rtsp: Rtsp,
     /// Whoever reaches the box may watch live, and nothing else (`auth.anonymous = "viewer"`).
     pub anonymous_viewer: bool,
+    pub audit: Audit,
     pub record: Record,
     pub vision: Vision,
     pub channels: BTreeMap<Id, Channel>,
     pub dispatch: BTreeMap<String, Arc<Destination>>,
     pub cameras: BTreeMap<Id, Arc<Camera>>,
+    /// What will not work as it stands, although it can be read: `liuta check` refuses it, and a daemon, whose first
+    /// duty is to record, starts all the same.
+    pub warnings: Vec<reader::Problem>,
+}
+
+impl Config {
+    /// Some listener needs a certificate.
+    pub fn serves_tls(&self) -> bool {
+        self.api.is_encrypted() || self.rtsp.rtsps_listen.is_some()
+    }
 }
 
 /// `[box]`: who this box is to the rest of the world.
@@ -46,9 +63,34 @@ pub struct Site {
     pub public_url: Url,
 }
 
+/// `[api]`: HTTP.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Listen {
+pub struct Api {
     pub listen: SocketAddr,
+    /// `None`: off loopback the box makes a certificate of its own.
+    pub tls: Option<PemFiles>,
+    /// HTTP off loopback without encryption, as was asked for in so many words.
+    pub plain_http: bool,
+}
+
+impl Api {
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some() || !(self.listen.ip().is_loopback() || self.plain_http)
+    }
+}
+
+/// `[rtsp]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rtsp {
+    pub listen: SocketAddr,
+    /// RTSP over TLS, with the certificate of `[api]`.
+    pub rtsps_listen: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Audit {
+    /// How long it stays known who did what.
+    pub retention: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -87,6 +129,7 @@ pub struct Channel {
 pub struct Destination {
     pub name: String,
     pub kind: DestinationKind,
+    pub reach: Reach,
     /// After this an undelivered alert is given up, visibly.
     pub expire: Duration,
 }
@@ -97,7 +140,7 @@ pub enum DestinationKind {
 }
 
 /// Text that no log, API or `Debug` shows.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
@@ -127,7 +170,11 @@ pub struct Camera {
     pub sub_url: Option<Url>,
     pub credentials: Option<Credentials>,
     pub transport: Transport,
+    /// Where its addresses may lead.
+    pub reach: Reach,
     pub record: bool,
+    /// Names under which people and tokens may be let at this camera and others together (`group:NAME`).
+    pub groups: Vec<String>,
     pub scene: Option<Arc<Scene>>,
     /// 网格 code, opaque.
     pub grid: Option<String>,

@@ -1,9 +1,10 @@
 //! The difference of two configurations: what a reload starts, stops and leaves alone.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Camera, Config, Id};
+use super::{Api, Camera, Config, Id};
 
 /// What to do so that `new` runs where `old` ran.
 #[derive(Debug, Default, PartialEq)]
@@ -33,7 +34,7 @@ impl Plan {
         plan.stop.extend(removed(&old.cameras, &new.cameras));
         let sections = [
             ("data", old.data != new.data),
-            ("api", old.api != new.api),
+            ("api", served(&old.api) != served(&new.api)),
             ("rtsp", old.rtsp != new.rtsp),
             ("vision", old.vision != new.vision),
         ];
@@ -47,7 +48,12 @@ fn removed(old: &BTreeMap<Id, Arc<Camera>>, new: &BTreeMap<Id, Arc<Camera>>) -> 
     old.keys().filter(|id| !new.contains_key(*id)).cloned().collect()
 }
 
+/// What of `[api]` a listener is made of; the certificate is exchanged while it serves.
+fn served(api: &Api) -> (SocketAddr, bool) {
+    (api.listen, api.is_encrypted())
+}
+
 fn same_streams(a: &Camera, b: &Camera) -> bool {
-    (&a.url, &a.sub_url, &a.credentials, a.transport, a.record)
-        == (&b.url, &b.sub_url, &b.credentials, b.transport, b.record)
+    (&a.url, &a.sub_url, &a.credentials, a.transport, &a.reach, a.record)
+        == (&b.url, &b.sub_url, &b.credentials, b.transport, &b.reach, b.record)
 }

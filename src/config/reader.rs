@@ -57,11 +57,12 @@ pub struct Source {
     file: PathBuf,
     text: String,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
 }
 
 impl Source {
     pub fn new(file: &Path, text: String) -> Source {
-        Source { file: file.to_owned(), text, problems: RefCell::default() }
+        Source { file: file.to_owned(), text, problems: RefCell::default(), warnings: RefCell::default() }
     }
 
     /// The whole file as a table; syntax errors become problems.
@@ -74,11 +75,19 @@ impl Source {
     }
 
     pub fn report(&self, span: Range<usize>, what: impl Into<String>) {
+        self.problems.borrow_mut().push(self.problem(span, what));
+    }
+
+    fn problem(&self, span: Range<usize>, what: impl Into<String>) -> Problem {
         let before = &self.text[..self.text.floor_char_boundary(span.start)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
-        let problem = Problem { file: self.file.clone(), line, column, what: what.into() };
-        self.problems.borrow_mut().push(problem);
+        Problem { file: self.file.clone(), line, column, what: what.into() }
+    }
+
+    /// What was warned of so far.
+    pub fn take_warnings(&self) -> Vec<Problem> {
+        self.warnings.take()
     }
 
     pub fn into_problems(self) -> Vec<Problem> {
@@ -105,6 +114,11 @@ pub struct At<T> {
 impl<'s> Reader<'s> {
     pub fn report(&self, span: Range<usize>, what: impl Into<String>) {
         self.source.report(span, what);
+    }
+
+    /// Wrong, but no reason to refuse the whole: see [`super::Config::warnings`].
+    pub fn warn(&self, span: Range<usize>, what: impl Into<String>) {
+        self.source.warnings.borrow_mut().push(self.source.problem(span, what));
     }
 
     fn take(&mut self, key: &str) -> Option<(Range<usize>, Spanned<DeValue<'s>>)> {

@@ -12,8 +12,9 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-use crate::access::{Access, Role};
+use crate::access::{Access, By, NewToken, Role};
 use crate::config::{self, Config, DestinationKind};
+use crate::health::Health;
 use crate::store::Store;
 
 /// What each camera shows, by its clip's name.
@@ -30,11 +31,10 @@ pub async fn run() -> anyhow::Result<()> {
     let file = data_folder("config", "demo.toml")?;
     let config = config::file::load(&file)?;
     std::fs::create_dir_all(&config.data).with_context(|| format!("{}", config.data.display()))?;
-    let token = Access::new(Store::open(&config.data)?, false).create_token(
-        Role::Operator,
-        None,
-        Some(jiff::Timestamp::now() + Duration::from_secs(12 * 3600)),
-    )?;
+    let access = Access::new(Store::open(&config.data)?, &config, Health::default());
+    let expires = Some(jiff::Timestamp::now() + Duration::from_secs(12 * 3600));
+    let new = NewToken { name: "demo".to_owned(), expires, ..NewToken::of(Role::Operator) };
+    let (_, token) = access.create_token(new, &By::command_line())?;
 
     let desk = desk(&config).await?;
     let mut cameras = start("simulate", |command| {

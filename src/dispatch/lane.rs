@@ -45,7 +45,6 @@ const MOURNED: Duration = Duration::from_secs(86_400);
 pub struct Shared {
     pub store: Arc<Store>,
     pub health: Health,
-    pub client: Client,
 }
 
 /// The handle to a destination's task.
@@ -69,6 +68,7 @@ impl Lane {
             subject: format!("dispatch/{}", destination.name),
             label: DestinationLabel::new(&destination.name),
             destination: destination.clone(),
+            client: Client::new(destination.reach.clone()),
             shared,
             memory: memory.clone(),
             wake: wake.clone(),
@@ -132,6 +132,7 @@ struct Deliveries {
     destination: Arc<Destination>,
     subject: String,
     label: DestinationLabel,
+    client: Client,
     shared: Shared,
     memory: Arc<Mutex<Memory>>,
     wake: Arc<Notify>,
@@ -269,7 +270,7 @@ impl Deliveries {
     }
 
     fn attempt(&mut self, job: Job) {
-        let (client, destination) = (self.shared.client.clone(), self.destination.clone());
+        let (client, destination) = (self.client.clone(), self.destination.clone());
         self.attempts.spawn(async move {
             let DestinationKind::Webhook { url, secret } = &destination.kind;
             let outcome = client.post(url, secret.as_ref(), &job.event, job.body.clone()).await;

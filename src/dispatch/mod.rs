@@ -24,7 +24,6 @@ use crate::config::{Destination, Site};
 use crate::health::Health;
 use crate::store::Store;
 use lane::{Lane, Shared};
-use webhook::Client;
 
 /// How long links in alerts open what they point at: as long as evidence is kept by default.
 const LINKS_LAST: Duration = Duration::from_secs(30 * 86_400);
@@ -82,7 +81,7 @@ impl Dispatch {
         links: Links,
         health: Health,
     ) -> Arc<Dispatch> {
-        let shared = Shared { store, health, client: Client::new() };
+        let shared = Shared { store, health };
         let dispatch = Arc::new(Dispatch {
             site: ArcSwap::from_pointee(site.clone()),
             links,

@@ -12,7 +12,9 @@ use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use sha2::Sha256;
 use url::Url;
 
+use crate::config::reach::Reach;
 use crate::config::{Secret, file::webhook_key};
+use crate::net::outbound::Resolver;
 
 const CONNECT: Duration = Duration::from_secs(5);
 
@@ -33,12 +35,15 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
 }
 
-/// Connections to all webhooks.
+/// Connections to one webhook, which lies within `reach`.
 #[derive(Clone)]
-pub struct Client(Result<reqwest::Client, String>);
+pub struct Client {
+    http: Result<reqwest::Client, String>,
+    reach: Reach,
+}
 
 impl Client {
-    pub fn new() -> Client {
+    pub fn new(reach: Reach) -> Client {
         // Fails where the process has a provider already, which then serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
@@ -46,6 +51,9 @@ impl Client {
                 // A redirect would carry an alert to an address that nobody configured.
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
+                // A proxy of the environment would resolve the name by itself.
+                .no_proxy()
+                .dns_resolver(Resolver(reach.clone()))
                 .connect_timeout(CONNECT)
                 .timeout(ANSWER)
                 .pool_max_idle_per_host(4)
@@ -62,7 +70,7 @@ impl Client {
                 .with_no_client_auth();
             builder().tls_backend_preconfigured(none).build()
         });
-        Client(client.map_err(|error| root(&error)))
+        Client { http: client.map_err(|error| root(&error)), reach }
     }
 
     /// One attempt. `Ok`: acknowledged (2xx).
@@ -74,7 +82,11 @@ impl Client {
         body: Bytes,
     ) -> Result<(), Failure> {
         let failure = |cause| Failure { cause, refused: false, retry_after: None };
-        let client = self.0.as_ref().map_err(|error| failure(error.clone()))?;
+        let client = self.http.as_ref().map_err(|error| failure(error.clone()))?;
+        // Names are judged when they are resolved.
+        if let Err(barred) = self.reach.check_literal(url.host_str().unwrap_or_default()) {
+            return Err(Failure { refused: true, ..failure(format!("cannot connect: {barred}")) });
+        }
         let timestamp = Timestamp::now().as_second();
         let mut request = client
             .post(url.clone())
@@ -163,12 +175,6 @@ fn root(mut error: &dyn std::error::Error) -> String {
     error.to_string()
 }
 
-impl Default for Client {
-    fn default() -> Client {
-        Client::new()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,9 +198,32 @@ mod tests {
             }
         });
         let url = Url::parse(&format!("https://u:hunter2@{address}/?key=hunter3")).unwrap();
-        let failure = Client::new().post(&url, None, "a.1", Bytes::from_static(b"{}")).await.unwrap_err();
+        let failure = Client::new(Reach::default())
+            .post(&url, None, "a.1", Bytes::from_static(b"{}"))
+            .await
+            .unwrap_err();
         assert!(!failure.refused && !failure.cause.contains("hunter"), "{failure:?}");
         assert!(failure.cause.starts_with("cannot connect: "), "{failure:?}");
+    }
+
+    #[tokio::test]
+    async fn what_lies_out_of_reach_is_never_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let elsewhere = Reach::only(["10.0.0.0/8".parse().unwrap()]);
+        for url in [
+            format!("http://localhost:{port}/"),
+            format!("http://127.0.0.1:{port}/"),
+            format!("http://127.1:{port}/"),
+            format!("http://[::ffff:127.0.0.1]:{port}/"),
+        ] {
+            let client = Client::new(elsewhere.clone());
+            let body = Bytes::from_static(b"{}");
+            let failure = client.post(&Url::parse(&url).unwrap(), None, "a.1", body).await.unwrap_err();
+            assert!(failure.cause.contains("outside the networks"), "{url}: {failure:?}");
+        }
+        let none = tokio::time::timeout(Duration::from_millis(200), listener.accept()).await;
+        assert!(none.is_err(), "it was connected to");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `state.db`: alerts with their snapshots, the outbox, detections, tokens. SQLite, WAL, `synchronous = FULL`; one
+//! `state.db`: alerts with their snapshots, the outbox, detections, people, tokens, sessions, the audit trail. SQLite, WAL, `synchronous = FULL`; one
 //! writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
 //!
 //! What does not belong here: segments (`record` has its own index) and what any of it means.
@@ -12,10 +12,13 @@
 //! the two.
 
 mod alerts;
+mod audit;
 mod detections;
 mod outbox;
 mod page;
+mod people;
 mod schema;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -31,6 +34,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
 use crate::alert::Detection;
+pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken};
+pub use people::PeopleError;
 
 /// Connections that read at the same time; more callers wait for one of them.
 const READERS: usize = 4;
@@ -73,7 +78,7 @@ pub enum StoreError {
 }
 
 /// One page of a collection, newest first; `next` continues it.
-#[derive(Debug, serde::Serialize)]
+#[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
     pub next: Option<String>,
@@ -135,10 +140,58 @@ pub struct TokenRow {
     pub id: String,
     pub sha256: [u8; 32],
     pub role: String,
-    /// `None`: every camera.
+    /// Camera ids and `group:NAME`. `None`: every camera.
     pub cameras: Option<Vec<String>>,
     pub created: Timestamp,
     pub expires: Option<Timestamp>,
+    /// What it is for.
+    pub name: String,
+    /// What of the role's actions it may do. `None`: all of them.
+    pub actions: Option<Vec<String>>,
+    pub created_by: String,
+    pub revoked: Option<Timestamp>,
+    /// For players that answer by Digest.
+    pub ha1: Option<Ha1>,
+}
+
+/// A person as they are kept.
+#[derive(Clone, PartialEq)]
+pub struct PersonRow {
+    pub name: String,
+    pub role: String,
+    /// Camera ids and `group:NAME`. `None`: every camera.
+    pub cameras: Option<Vec<String>>,
+    /// Argon2id, as a PHC string.
+    pub password: String,
+    pub stream_key: Option<Ha1>,
+    pub disabled: bool,
+    pub created: Timestamp,
+    /// Counts changes, from 1.
+    pub revision: u64,
+}
+
+/// A stream key or token as Digest needs it: `H(name:realm:key)`. Whoever has it can sign in, so `Debug` hides it.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Ha1 {
+    pub md5: [u8; 16],
+    pub sha256: [u8; 32],
+}
+
+impl std::fmt::Debug for Ha1 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("‹secret›")
+    }
+}
+
+/// A console session, of a person or of a token's holder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionRow {
+    pub sha256: [u8; 32],
+    pub person: Option<String>,
+    pub token: Option<String>,
+    pub opened: Timestamp,
+    pub seen: Timestamp,
+    pub expires: Timestamp,
 }
 
 /// Detections that are remembered: about 500 MB.
@@ -174,8 +227,8 @@ impl Store {
         Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0) }))
     }
 
-    /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters and entries for
-    /// destinations that nobody serves any more older than `alerts`.
+    /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters, entries for
+    /// destinations that nobody serves any more, and revoked tokens older than `alerts`.
     /// Of detections at most [`MAX_DETECTIONS`] stay.
     ///
     /// Works in small transactions: alerts are written in between.
@@ -198,6 +251,7 @@ impl Store {
                      (SELECT row FROM dead_letters WHERE given_up < ?1 LIMIT 500)",
             ),
             (alerts, "DELETE FROM outbox WHERE row IN (SELECT row FROM outbox WHERE created < ?1 LIMIT 500)"),
+            (alerts, "DELETE FROM tokens WHERE revoked < ?1 OR expires < ?1"),
         ] {
             while self.write(|db| db.prepare_cached(sql)?.execute([before(age)]))? > 0 {}
         }

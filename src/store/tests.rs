@@ -343,11 +343,16 @@ fn a_damaged_database_is_named_and_left_alone() {
 
 #[test]
 fn a_migration_leaves_a_copy_of_what_was() {
-    let (folder, store) = store();
-    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
-    drop(store);
+    let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
+    schema::create_file(folder.path(), &path).unwrap();
     let mut db = connect(&path).unwrap();
+    schema::migrate(&mut db, &path, &schema::MIGRATIONS[..1]).unwrap();
+    db.execute(
+        "INSERT INTO alerts (id, revision, phase, camera, started_at, body) VALUES ('1', 1, '', '', 0, '')",
+        [],
+    )
+    .unwrap();
     let broken = [schema::MIGRATIONS[0], "ALTER TABLE alerts ADD COLUMN x TEXT; SELECT nonsense"];
     assert!(schema::migrate(&mut db, &path, &broken).is_err());
     assert!(db.prepare("SELECT x FROM alerts").is_err(), "a migration that fails changes nothing");
@@ -360,6 +365,30 @@ fn a_migration_leaves_a_copy_of_what_was() {
     let alerts: i64 = copy.query_row("SELECT count(*) FROM alerts", [], |row| row.get(0)).unwrap();
     assert_eq!(alerts, 1);
     assert!(copy.prepare("SELECT x FROM alerts").is_err());
+}
+
+#[test]
+fn tokens_of_the_first_schema_open_as_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    schema::create_file(folder.path(), &path).unwrap();
+    let mut db = connect(&path).unwrap();
+    schema::migrate(&mut db, &path, &schema::MIGRATIONS[..1]).unwrap();
+    db.execute(
+        "INSERT INTO tokens (id, sha256, role, cameras, created, expires) VALUES ('01A', ?1, 'operator', ?2, 7, 8)",
+        ([9u8; 32], "[\"gate-1\"]"),
+    )
+    .unwrap();
+    drop(db);
+    let store = Store::open(folder.path()).unwrap();
+    let token = store.token(&[9; 32]).unwrap().unwrap();
+    assert_eq!((token.id.as_str(), token.role.as_str(), token.name.as_str()), ("01A", "operator", ""));
+    assert_eq!(token.cameras, Some(vec!["gate-1".to_owned()]));
+    assert_eq!((nanos(token.created), token.expires.map(nanos)), (7, Some(8)));
+    assert_eq!((token.actions, token.revoked), (None, None));
+    assert_eq!(store.people().unwrap().len(), 0);
+    assert_eq!(store.verify_audit().unwrap().rows, 0);
+    assert!(folder.path().join("state.db.v1").exists());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod camera;
+pub mod certificate;
 pub mod desk;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -92,6 +93,8 @@ pub struct Daemon {
     pub http: SocketAddr,
     pub rtsp: SocketAddr,
     client: reqwest::Client,
+    /// As it answers.
+    scheme: &'static str,
     token: Option<String>,
 }
 
@@ -137,10 +140,16 @@ impl Daemon {
             .stderr(log)
             .spawn()
             .expect("liuta");
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
-        let mut daemon = Daemon { child, folder, http, rtsp, client, token: None };
+        let client = reqwest::Client::builder()
+            .timeout(Duration::from_secs(60))
+            // Of a certificate of its own nobody knows; tests of certificates have clients that look.
+            .tls_danger_accept_invalid_certs(true)
+            .build()
+            .unwrap();
+        let mut daemon = Daemon { child, folder, http, rtsp, client, scheme: "http", token: None };
         let began = Instant::now();
-        while daemon.client.get(daemon.url("/healthz")).send().await.is_err() {
+        while !daemon.answers().await {
+            daemon.scheme = if daemon.scheme == "http" { "https" } else { "http" };
             if let Some(status) = daemon.child.try_wait().unwrap() {
                 panic!("liuta ended at start: {status}\n{}", daemon.log());
             }
@@ -148,6 +157,12 @@ impl Daemon {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         daemon
+    }
+
+    async fn answers(&self) -> bool {
+        let answer = self.client.get(self.url("/healthz")).send().await;
+        // HTTPS answers HTTP with 400.
+        answer.is_ok_and(|answer| answer.status() != reqwest::StatusCode::BAD_REQUEST)
     }
 
     /// A fresh start on the same folder and ports, after [`terminate`](Self::terminate) or
@@ -208,7 +223,7 @@ impl Daemon {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.http)
+        format!("{}://{}{path}", self.scheme, self.http)
     }
 
     pub fn config_file(&self) -> PathBuf {

@@ -1,23 +1,25 @@
 //! One client: its requests, its session, and the stream that it reads.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::exchange::{Moved, exchange};
 use super::output::Output;
 use super::request::{self, Incoming, MAX_BODY, MAX_HEAD, Refused, Request, Response, TRACK, Target};
 use super::rtcp::{self, Sent};
 use super::{Shared, sdp};
-use crate::access::{Action, Denied};
+use crate::access::{Action, By, Challenge, Denied, Person, Standing};
 use crate::health::{Health, PathProtocol};
 use crate::live::{Cursor, LiveStream, Next, StreamParams};
 use crate::media::rtp::{AUDIO_CHANNEL, Packets, VIDEO_CHANNEL};
 use crate::media::{Sample, time};
+use crate::net::listener::Socket;
 
 const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
@@ -41,10 +43,7 @@ const PARAMS_TIMEOUT: Duration = Duration::from_secs(5);
 /// once.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Between two looks at whether a client that plays may still watch, and its path still leads to the same stream.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Wrong tokens on one connection before it is closed.
+/// Wrong tokens and stream keys on one connection before it is closed.
 const MAX_DENIALS: u32 = 10;
 
 /// Bytes of input held: a request, or the longest interleaved frame.
@@ -77,8 +76,17 @@ pub enum Closed {
     Revoked,
 }
 
+impl Closed {
+    /// No sign-in is needed for this end.
+    pub fn is_strangers(&self) -> bool {
+        use Closed::*;
+        matches!(self, Io(_) | Slow | NoSignIn | Idle | Refused(_) | Denied)
+    }
+}
+
 pub struct Connection {
-    socket: TcpStream,
+    socket: Socket,
+    peer: IpAddr,
     shared: Arc<Shared>,
     input: BytesMut,
     output: Output,
@@ -88,6 +96,7 @@ pub struct Connection {
     connected: Instant,
     /// When the last request or frame was complete.
     heard: Instant,
+    challenge: Challenge,
     /// A request was allowed.
     allowed: bool,
     denials: u32,
@@ -118,9 +127,8 @@ struct Track {
 
 struct Playing {
     cursor: Cursor,
-    /// The `Authorization` header that PLAY came with, and when it was last asked about.
-    authorization: Option<String>,
-    checked: Instant,
+    /// That whoever sent PLAY may watch.
+    standing: Standing,
     _reader: Reader,
 }
 
@@ -145,10 +153,11 @@ impl Drop for Reader {
 }
 
 impl Connection {
-    pub fn new(socket: TcpStream, shared: Arc<Shared>) -> Connection {
+    pub fn new(socket: Socket, peer: IpAddr, shared: Arc<Shared>) -> Connection {
         let now = Instant::now();
         Connection {
             socket,
+            peer,
             shared,
             input: BytesMut::new(),
             output: Output::new(),
@@ -156,6 +165,7 @@ impl Connection {
             first: None,
             connected: now,
             heard: now,
+            challenge: Challenge::default(),
             allowed: false,
             denials: 0,
             closing: None,
@@ -168,7 +178,6 @@ impl Connection {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.take_requests().await;
-            self.output.write(&self.socket)?;
             if self.output.is_empty()
                 && let Some(why) = self.closing.take()
             {
@@ -177,13 +186,13 @@ impl Connection {
             }
             let readable = self.closing.is_none() && self.output.takes_messages();
             tokio::select! {
-                ready = self.socket.readable(), if readable => {
-                    ready?;
-                    if !self.read()? {
-                        return Ok(());
-                    }
-                }
-                ready = self.socket.writable(), if !self.output.is_empty() => ready?,
+                moved = exchange(&mut self.socket, &mut self.output, &mut self.input, readable) => match moved? {
+                    Moved::Out => {}
+                    Moved::In { bytes: 0 } => return Ok(()),
+                    // A request is late from its own first byte on, not from the end of the one before.
+                    Moved::In { bytes } if self.input.len() == bytes => self.heard = Instant::now(),
+                    Moved::In { .. } => {}
+                },
                 next = next(&mut self.session), if self.output.is_empty() && self.closing.is_none() => {
                     self.send(next);
                 }
@@ -192,21 +201,6 @@ impl Connection {
                     self.check_permission().await;
                 }
             }
-        }
-    }
-
-    /// False: the client has left.
-    fn read(&mut self) -> io::Result<bool> {
-        if self.input.is_empty() {
-            // A request is late from its own first byte on, not from the end of the one before.
-            self.heard = Instant::now();
-        }
-        self.input.reserve(2_048);
-        match self.socket.try_read_buf(&mut self.input) {
-            Ok(0) => Ok(false),
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(error) => Err(error),
         }
     }
 
@@ -258,18 +252,14 @@ impl Connection {
         Ok(())
     }
 
-    /// A token is revoked or ends, `anonymous` is switched off, and a reload lays a channel on another camera: who
+    /// A token or stream key is revoked or ends, `anonymous` is switched off, and a reload lays a channel on another camera: who
     /// plays on must not outlive that.
     async fn check_permission(&mut self) {
         let Some(session) = self.session.as_mut().filter(|_| self.closing.is_none()) else { return };
         let Some(playing) = &mut session.playing else { return };
-        if playing.checked.elapsed() < RECHECK_INTERVAL {
-            return;
-        }
-        playing.checked = Instant::now();
-        let (person, _) = self.shared.access.who(playing.authorization.clone(), None).await;
+        let allowed = playing.standing.holds().await;
         let stream = self.shared.streams.get(&session.path);
-        if !person.is_ok_and(|person| person.may(Action::Live, Some(&session.stream.camera))) {
+        if !allowed {
             self.end(Closed::Revoked);
         } else if !stream.is_some_and(|stream| Arc::ptr_eq(&stream, &session.stream)) {
             self.end(Closed::Moved);
@@ -317,11 +307,8 @@ impl Connection {
             }
         };
         let response = response.unwrap_or_else(|denied| denied);
-        if response.status == 401 {
-            self.denials += u32::from(request.header("Authorization").is_some());
-            if self.denials >= MAX_DENIALS {
-                self.closing = Some(Closed::Denied);
-            }
+        if self.denials >= MAX_DENIALS {
+            self.closing = Some(Closed::Denied);
         }
         self.output.message(response.encode(cseq));
         if let Some(first) = self.first.take() {
@@ -331,26 +318,45 @@ impl Connection {
 
     /// The stream that the request is for, if its sender may watch it. Who has not signed in learns nothing about
     /// which paths exist, and who may not watch a camera cannot tell it from one that is not there.
-    async fn stream(&mut self, request: &Request, path: &str) -> Result<Arc<LiveStream>, Response> {
-        let authorization = request.header("Authorization").map(str::to_owned);
-        let (person, _) = self.shared.access.who(authorization, None).await;
-        let person = person.map_err(|denied| {
-            let status = if denied == Denied::Forbidden { 403 } else { 401 };
-            let response = Response::new(status).saying(&denied.to_string());
-            if status == 401 { response.with("WWW-Authenticate", "Basic realm=\"liuta\"") } else { response }
-        })?;
+    async fn stream(&mut self, request: &Request, path: &str) -> Result<(Arc<LiveStream>, Person), Response> {
+        let shown = request.header("Authorization");
+        let meant = |uri: &str| Target::of(uri).path == path;
+        let person = self.shared.access.player(&mut self.challenge, shown, &request.method, meant).await;
+        let person = person.map_err(|denied| self.deny(denied))?;
         let stream = self.shared.streams.get(path);
         let stream =
             stream.filter(|stream| person.may(Action::Live, Some(&stream.camera)) && !stream.is_closed());
         let stream =
             stream.ok_or_else(|| Response::new(404).saying("no such stream, or you may not watch it"))?;
         self.allowed = true;
-        Ok(stream)
+        Ok((stream, person))
+    }
+
+    fn deny(&mut self, denied: Denied) -> Response {
+        match denied {
+            Denied::Forbidden => Response::new(403).saying(&denied.to_string()),
+            Denied::CannotTell => Response::new(503).with("Retry-After", "5").saying(&denied.to_string()),
+            Denied::SignIn | Denied::Unknown | Denied::Stale => {
+                if denied == Denied::Unknown {
+                    self.denials += 1;
+                    if let Some(audit) = self.shared.access.audit() {
+                        audit.failed(&self.by("unknown"), "RTSP");
+                    }
+                }
+                let response = Response::new(401).saying("sign-in is needed: a stream key or a token");
+                let challenges = self.challenge.headers().into_iter();
+                challenges.fold(response, |response, challenge| response.with("WWW-Authenticate", challenge))
+            }
+        }
+    }
+
+    fn by(&self, name: &str) -> By {
+        By { name: name.to_owned(), address: Some(self.peer) }
     }
 
     async fn describe(&mut self, request: &Request) -> Result<Response, Response> {
         let target = Target::of(&request.uri);
-        let stream = self.stream(request, &target.path).await?;
+        let (stream, _) = self.stream(request, &target.path).await?;
         let Ok(params) = timeout(PARAMS_TIMEOUT, stream.wait_params()).await else {
             let why = "the camera has sent no picture yet: see its state in /healthz, and try again";
             return Err(Response::new(503).with("Retry-After", "5").saying(why));
@@ -361,7 +367,7 @@ impl Connection {
 
     async fn set_up(&mut self, request: &Request) -> Result<Response, Response> {
         let target = Target::of(&request.uri);
-        let stream = self.stream(request, &target.path).await?;
+        let (stream, _) = self.stream(request, &target.path).await?;
         let Some(params) = stream.params() else { return Err(Response::new(503).with("Retry-After", "5")) };
         let index = target.track.unwrap_or(sdp::VIDEO);
         if index > sdp::AUDIO || (index == sdp::AUDIO && params.audio.is_none()) {
@@ -402,8 +408,9 @@ impl Connection {
     async fn play(&mut self, request: &Request) -> Result<Response, Response> {
         // Whoever may no longer watch must not begin to.
         let path = self.own_session(request)?.path.clone();
-        let stream = self.stream(request, &path).await?;
-        let health = &self.shared.health;
+        let (stream, person) = self.stream(request, &path).await?;
+        let by = self.by(&person.name);
+        let (health, access) = (&self.shared.health, &self.shared.access);
         let Some(session) = self.session.as_mut().filter(|session| Arc::ptr_eq(&session.stream, &stream))
         else {
             // The path leads elsewhere by now: what was described is not there.
@@ -435,12 +442,11 @@ impl Connection {
             response = response.with("RTP-Info", info.join(","));
         }
         let reader = Reader::new(health, &session.path);
-        session.playing = Some(Playing {
-            cursor,
-            authorization: request.header("Authorization").map(str::to_owned),
-            checked: Instant::now(),
-            _reader: reader,
-        });
+        if let Some(audit) = access.audit() {
+            audit.watch(&by, &format!("camera/{}", stream.camera), "RTSP");
+        }
+        let standing = access.standing(person, Action::Live, Some(&stream.camera));
+        session.playing = Some(Playing { cursor, standing, _reader: reader });
         self.first = first;
         Ok(self.in_session(response))
     }

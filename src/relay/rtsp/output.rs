@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::AsyncWrite;
 use tokio::time::Instant;
 
 use crate::media::rtp::{FRAMING, Packets};
@@ -20,6 +22,8 @@ pub struct Output {
     queue: VecDeque<Item>,
     /// Bytes of messages in `queue`.
     messages: usize,
+    /// The socket has taken bytes that it may still hold, as TLS does.
+    held: bool,
     /// When the client last took something, or was last owed nothing.
     pub progress: Instant,
 }
@@ -40,11 +44,11 @@ enum Channel {
 
 impl Output {
     pub fn new() -> Output {
-        Output { queue: VecDeque::new(), messages: 0, progress: Instant::now() }
+        Output { queue: VecDeque::new(), messages: 0, held: false, progress: Instant::now() }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.held
     }
 
     pub fn takes_messages(&self) -> bool {
@@ -74,24 +78,30 @@ impl Output {
         }
     }
 
-    /// Writes as much as the socket takes now, everything with one system call where it fits.
-    pub fn write(&mut self, socket: &TcpStream) -> io::Result<()> {
+    /// Writes everything, with one system call where it fits; ready once the socket holds nothing back.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut socket: Pin<&mut impl AsyncWrite>,
+    ) -> Poll<io::Result<()>> {
         while !self.queue.is_empty() {
             let framings = self.framings();
             let slices = self.slices(&framings);
-            match socket.try_write_vectored(&slices) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            match ready!(socket.as_mut().poll_write_vectored(cx, &slices)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     drop(slices);
                     self.progress = Instant::now();
+                    self.held = true;
                     self.advance(written);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        Ok(())
+        ready!(socket.poll_flush(cx))?;
+        self.held = false;
+        Poll::Ready(Ok(()))
     }
 
     /// Framings of the packets that go on channels of the client's choice, in order.

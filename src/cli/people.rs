@@ -1,0 +1,274 @@
+//! `liuta user`, `liuta token`, `liuta audit`: the box's people from its own command line, while the daemon runs.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+use jiff::Timestamp;
+
+use super::{DEFAULT_CONFIG, block_on};
+use crate::access::people::{Change, NewPerson};
+use crate::access::{Access, Action, By, NewToken, Role};
+use crate::config::{self, Secret};
+use crate::health::Health;
+use crate::store::Store;
+
+#[derive(clap::Args)]
+pub struct Common {
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// For programs
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+pub enum User {
+    /// Add somebody, and print their stream key: once, it is not kept
+    Add {
+        name: String,
+        #[arg(long)]
+        role: Role,
+        /// Only this camera, or group:NAME (may be given again); without it every camera
+        #[arg(long, value_name = "ID")]
+        camera: Vec<String>,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Who there is
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Remove somebody: their sessions and streams end
+    Remove {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give somebody a new password: their sessions end
+    Password {
+        name: String,
+        /// Read the password from standard input instead of asking for it
+        #[arg(long)]
+        password_stdin: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Give somebody a new stream key, for RTSP, and print it: once, it is not kept. The old one ends
+    Key {
+        name: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Token {
+    /// Make a token and print it: once, it is not kept
+    Create {
+        #[arg(long)]
+        role: Role,
+        /// Only for this camera, or group:NAME (may be given again); without it for every camera
+        #[arg(long, value_name = "NAME")]
+        camera: Vec<String>,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        name: String,
+        /// Only this of what the role may do (may be given again); without it all of it
+        #[arg(long, value_name = "ACTION")]
+        scope: Vec<Action>,
+        /// Ends after so long, 12h or 30d; without it never
+        #[arg(long, value_name = "TIME", value_parser = config::reader::duration)]
+        expires: Option<std::time::Duration>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Which tokens there are
+    List {
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Take a token back, by the id that `list` shows: its sessions and streams end
+    Revoke {
+        id: String,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum Audit {
+    /// Walk the chain of the audit trail; exit status 1 and the first row that does not fit where it is broken
+    Verify {
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+pub fn user(what: User) -> anyhow::Result<()> {
+    match what {
+        User::Add { name, role, camera, password_stdin, common } => {
+            let access = open(&common.config)?;
+            let password = password(&name, password_stdin)?;
+            let new = NewPerson { name, role, cameras: limited(camera), password };
+            let (account, key) = block_on(async { Ok(access.add_person(new, By::command_line()).await?) })?;
+            print(
+                &common,
+                &serde_json::json!({ "name": account.name, "role": account.role, "stream_key": key }),
+                || {
+                    println!("{} is {} now", account.name, account.role.name());
+                    println!("stream key, for RTSP, shown this once: {key}");
+                },
+            );
+        }
+        User::List { common } => {
+            let people = open(&common.config)?.people()?;
+            print(&common, &serde_json::json!(people), || {
+                let mut table = comfy_table::Table::new();
+                table.load_style(comfy_table::presets::NOTHING);
+                table.set_header(["name", "role", "cameras", "state"]);
+                for person in &people {
+                    let state = if person.disabled { "disabled" } else { "" };
+                    table.add_row([
+                        &person.name,
+                        person.role.name(),
+                        &every(person.cameras.as_deref()),
+                        state,
+                    ]);
+                }
+                println!("{table}");
+            });
+        }
+        User::Remove { name, common } => {
+            let access = open(&common.config)?;
+            block_on(async { Ok(access.remove_person(&name, None, By::command_line()).await?) })?;
+            print(&common, &serde_json::json!({ "removed": name }), || println!("{name} is removed"));
+        }
+        User::Password { name, password_stdin, common } => {
+            let access = open(&common.config)?;
+            let password = Some(password(&name, password_stdin)?);
+            let change = Change { password, ..Change::default() };
+            block_on(async { Ok(access.change_person(&name, change, None, By::command_line()).await?) })?;
+            print(&common, &serde_json::json!({ "changed": name }), || println!("{name} has a new password"));
+        }
+        User::Key { name, common } => {
+            let access = open(&common.config)?;
+            let key = block_on(async { Ok(access.new_stream_key(&name, By::command_line()).await?) })?;
+            print(&common, &serde_json::json!({ "name": name, "stream_key": key }), || println!("{key}"));
+        }
+    }
+    Ok(())
+}
+
+pub fn token(what: Token) -> anyhow::Result<()> {
+    match what {
+        Token::Create { role, camera, name, scope, expires, common } => {
+            let access = open(&common.config)?;
+            let new = NewToken {
+                name,
+                role,
+                cameras: limited(camera),
+                scopes: (!scope.is_empty()).then_some(scope),
+                expires: expires.map(|after| Timestamp::now() + after),
+            };
+            let (about, token) = access.create_token(new, &By::command_line())?;
+            print(&common, &serde_json::json!({ "token": token, "id": about.id }), || println!("{token}"));
+        }
+        Token::List { common } => {
+            let tokens = open(&common.config)?.tokens()?;
+            print(&common, &serde_json::json!(tokens), || {
+                let mut table = comfy_table::Table::new();
+                table.load_style(comfy_table::presets::NOTHING);
+                table.set_header(["id", "name", "role", "cameras", "ends"]);
+                for token in &tokens {
+                    let ends = match (token.revoked, token.expires) {
+                        (Some(at), _) => format!("revoked {at:.0}"),
+                        (None, Some(at)) => format!("{at:.0}"),
+                        (None, None) => "never".to_owned(),
+                    };
+                    let cameras = every(token.cameras.as_deref());
+                    table.add_row([&token.id, &token.name, token.role.name(), &cameras, &ends]);
+                }
+                println!("{table}");
+            });
+        }
+        Token::Revoke { id, common } => {
+            let revoked = open(&common.config)?.revoke_token(&id, &By::command_line())?;
+            anyhow::ensure!(
+                revoked,
+                "{id}: there is no such token, or it was revoked before; `liuta token list` shows them"
+            );
+            print(&common, &serde_json::json!({ "revoked": id }), || println!("{id} is revoked"));
+        }
+    }
+    Ok(())
+}
+
+pub fn audit(what: Audit) -> anyhow::Result<()> {
+    let Audit::Verify { common } = what;
+    let config = config::file::load(&common.config)?;
+    let state = Store::open(&config.data)?.verify_audit()?;
+    print(&common, &serde_json::json!(state), || {
+        if state.broken.is_none() {
+            println!(
+                "{} rows, whole; the newest is {} with the hash {}",
+                state.rows, state.newest, state.hash
+            );
+        }
+    });
+    match state.broken {
+        None => Ok(()),
+        Some(broken) => anyhow::bail!("the audit trail is broken at row {}: {}", broken.seq, broken.why),
+    }
+}
+
+fn open(file: &Path) -> anyhow::Result<Access> {
+    let config = config::file::load(file)?;
+    Ok(Access::new(Store::open(&config.data)?, &config, Health::default()))
+}
+
+fn print(common: &Common, for_programs: &serde_json::Value, for_people: impl FnOnce()) {
+    if common.json { println!("{for_programs}") } else { for_people() }
+}
+
+fn limited(cameras: Vec<String>) -> Option<Vec<String>> {
+    (!cameras.is_empty()).then_some(cameras)
+}
+
+fn every(cameras: Option<&[String]>) -> String {
+    cameras.map_or_else(|| "all".to_owned(), |cameras| cameras.join(" "))
+}
+
+fn password(name: &str, from_stdin: bool) -> anyhow::Result<Secret> {
+    let mut line = String::new();
+    if from_stdin {
+        std::io::stdin().lock().read_line(&mut line).context("--password-stdin")?;
+        return Ok(Secret::new(line.trim_end_matches(['\r', '\n'])));
+    }
+    let ask = |what: &str| ask_unseen(what).context("there is no terminal to ask at: use --password-stdin");
+    let password = ask(&format!("Password for {name}: "))?;
+    anyhow::ensure!(password == ask("Once more: ")?, "the two are not the same");
+    Ok(password)
+}
+
+/// Asks at the terminal without showing what is typed.
+fn ask_unseen(what: &str) -> std::io::Result<Secret> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let mut terminal = std::fs::File::options().read(true).write(true).open("/dev/tty")?;
+    write!(terminal, "{what}")?;
+    let seen = tcgetattr(&terminal)?;
+    let mut unseen = seen.clone();
+    unseen.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&terminal, OptionalActions::Flush, &unseen)?;
+    let mut line = String::new();
+    let read = std::io::BufReader::new(&terminal).read_line(&mut line);
+    tcsetattr(&terminal, OptionalActions::Flush, &seen)?;
+    writeln!(terminal)?;
+    read?;
+    Ok(Secret::new(line.trim_end_matches(['\r', '\n'])))
+}
