@@ -287,6 +287,9 @@ impl ResolvesServerCert for Current {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
     use super::*;
     use crate::config::file;
 
@@ -310,6 +313,23 @@ mod tests {
         let (config, health) = opened(folder.path());
         let new = Tls::open(&config, health).unwrap();
         assert_ne!(first.current.0.load().fingerprint, new.current.0.load().fingerprint);
+    }
+
+    #[test]
+    fn the_boxs_own_bears_every_name_that_people_may_use() {
+        let text = "[box]\npublic_url = \"https://box.example:8443\"\n[api]\nlisten = \"192.0.2.9:8443\"\n\
+                    [rtsp]\nrtsps_listen = \"[2001:db8::9]:8322\"\n";
+        let names = names(&file::parse(Path::new("t.toml"), text.to_owned()).unwrap());
+        for name in ["box.example", "192.0.2.9", "2001:db8::9", "localhost", "127.0.0.1", "::1"] {
+            assert!(names.iter().any(|known| known == name), "{name} not in {names:?}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let files = PemFiles { cert: folder.path().join("c.pem"), key: folder.path().join("k.pem") };
+        make(&files, &[&names[..], &["no name\u{e9}".to_owned()]].concat()).unwrap();
+        let pem = CertificateDer::from_pem_file(&files.cert).unwrap();
+        let (_, x509) = x509_parser::parse_x509_certificate(&pem).unwrap();
+        let alternatives = x509.subject_alternative_name().unwrap().unwrap();
+        assert_eq!(alternatives.value.general_names.len(), names.len());
     }
 
     #[test]
