@@ -9,6 +9,7 @@ mod backlog;
 mod outgoing;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,10 @@ use outgoing::Outgoing;
 
 /// The health subject of what cannot be stored.
 const SUBJECT: &str = "store/alerts";
+
+/// So much of an event's recording is kept as evidence. The rest of one that goes on for hours lives as long as the
+/// ring: an alarm that never ends must not push everything else out of it.
+const EVIDENCE_MOST: Duration = Duration::from_secs(600);
 
 /// Open alerts of cameras that nobody watches so long after the start end: the camera is no longer configured.
 const ORPHANED_AFTER: Duration = Duration::from_secs(60);
@@ -192,6 +197,12 @@ impl Task {
 
     async fn watch(&mut self, camera: Arc<config::Camera>) {
         let id = camera.id.clone();
+        for rule in camera.scene.iter().flat_map(|scene| &scene.rules) {
+            // From zero on, so that the first one is an increase.
+            let metrics = &self.health.metrics;
+            drop(metrics.alerts.get_or_create(&CameraKind::new(&*id, rule.kind.as_str())));
+            drop(metrics.detections.get_or_create(&CameraClass::new(&*id, &rule.class)));
+        }
         let mut changes = Vec::new();
         let watch = match self.watches.remove(&id) {
             Some(mut watch) => {
@@ -271,7 +282,7 @@ impl Task {
                 continue;
             }
             if change.what == What::Confirmed {
-                let label = CameraKind::new(&*change.alert.camera, kind_name(&change.alert));
+                let label = CameraKind::new(&*change.alert.camera, change.alert.kind.as_str());
                 self.health.metrics.alerts.get_or_create(&label).inc();
             }
             let Alert { id, kind, camera, revision, phase, .. } = &change.alert;
@@ -299,7 +310,7 @@ impl Task {
     async fn pin(&mut self, alert: &Alert) {
         let subject = format!("record/evidence/{}", alert.camera);
         let (ring, id, camera) = (self.ring.clone(), alert.id.clone(), alert.camera.clone());
-        let range = alert.evidence_start..alert.evidence_end;
+        let range = kept(alert.started_at, alert.evidence_start..alert.evidence_end);
         match self.index_db.call(PATIENCE, move || ring.pin(&id, &camera, range)).await {
             Ok(()) => self.health.remove(&subject),
             Err(error) => {
@@ -389,12 +400,10 @@ fn plausible(detections: Vec<Detection>) -> Vec<Detection> {
     plausible
 }
 
-/// The kind's name in the contract.
-fn kind_name(alert: &Alert) -> String {
-    match serde_json::to_value(alert.kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => String::new(),
-    }
+/// What of the evidence of an event that began then outlives the ring.
+fn kept(began: Timestamp, evidence: Range<Timestamp>) -> Range<Timestamp> {
+    let most = began.checked_add(EVIDENCE_MOST).unwrap_or(evidence.end);
+    evidence.start..evidence.end.min(most)
 }
 
 fn sha256(bytes: &[u8]) -> String {

@@ -38,6 +38,9 @@ use crate::vision::Vision;
 /// What all live rings should hold together; past it each keeps its fair share.
 const LIVE_BYTES: usize = 1 << 30;
 
+/// Signals so soon after the first mean the same stop: `timeout` and terminals signal a process and then its group.
+const SAME_STOP: Duration = Duration::from_secs(1);
+
 /// From SIGTERM to the end. systemd's own patience (`TimeoutStopSec`) is longer.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
 
@@ -50,6 +53,7 @@ pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
     // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
     let mut app = App::start(file, config).await?;
+    app.log_addresses();
     app.tell_ready();
     loop {
         let signal = tokio::select! {
@@ -191,7 +195,7 @@ impl App {
         }
     }
 
-    fn tell_ready(&self) {
+    fn log_addresses(&self) {
         let config = self.config.load();
         tracing::info!(
             cameras = self.cameras.len(),
@@ -200,6 +204,9 @@ impl App {
             if config.api.is_encrypted() { "https" } else { "http" },
             config.api.listen
         );
+    }
+
+    fn tell_ready(&self) {
         let status = format!("{} cameras", self.cameras.len());
         notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(&status)]);
     }
@@ -260,6 +267,7 @@ impl App {
             }
             Err(error) => tracing::error!("reload: {error}"),
         }
+        // The service manager waits for it, whatever came out.
         self.tell_ready();
     }
 
@@ -468,6 +476,7 @@ impl Signals {
     }
 
     async fn second_stop(&mut self) {
-        while !matches!(self.next().await, Signal::Stop) {}
+        let first = Instant::now();
+        while !matches!(self.next().await, Signal::Stop) || first.elapsed() < SAME_STOP {}
     }
 }

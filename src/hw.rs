@@ -378,6 +378,7 @@ mod tests {
     fn every_choice_ends_with_software() {
         let auto = profiles("auto", None).unwrap();
         assert_eq!(names(&auto), BUILT_IN.map(|(name, _)| name));
+        assert_eq!(names(&auto), crate::config::HW_PROFILES);
         assert_eq!(names(&profiles("intel-va", None).unwrap()), ["intel-va", "software"]);
         assert_eq!(names(&profiles("software", None).unwrap()), ["software"]);
         for profile in &auto {

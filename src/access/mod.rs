@@ -486,8 +486,8 @@ impl Access {
         match &self.inner.keeper {
             Keeper::Box { store, audit } => Ok((store, audit)),
             Keeper::Simulated(_) => {
-                let source = std::io::Error::other("a simulated camera keeps nothing");
-                Err(StoreError::Io { path: "simulate".to_owned(), source })
+                let error = std::io::Error::other("a simulated camera keeps nothing");
+                Err(StoreError::Io { path: "simulate".to_owned(), error })
             }
         }
     }

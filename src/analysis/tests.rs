@@ -10,6 +10,13 @@ use crate::alert::{Disposition, Phase};
 use crate::config::{Config, file};
 use crate::store::Filter;
 
+#[test]
+fn an_event_that_never_ends_keeps_its_beginning_alone() {
+    let at = |second: i64| Timestamp::from_second(second).unwrap();
+    assert_eq!(kept(at(1000), at(990)..at(1030)), at(990)..at(1030));
+    assert_eq!(kept(at(1000), at(990)..at(90_000)), at(990)..at(1600));
+}
+
 struct Bench {
     config: Config,
     store: Arc<Store>,

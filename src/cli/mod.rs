@@ -42,6 +42,10 @@ pub struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Run the daemon until SIGTERM; SIGHUP reads the configuration again
+    ///
+    /// SIGTERM (or Ctrl-C) ends it within 10 s with every recording whole; a second one, at least a second later, at
+    /// once. SIGHUP reads the configuration again: what is wrong with it is said, and what runs stays. Exit status: 0
+    /// when told to stop, 2 for a configuration that is refused, 1 for everything else that ends it.
     Run {
         #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
@@ -50,7 +54,7 @@ enum Command {
     Check {
         #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -59,7 +63,7 @@ enum Command {
         /// Whose [vision] settings to use; without it the defaults
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
-        /// For programs
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -138,7 +142,7 @@ struct ModelFolders {
     /// Whose [vision] models and data folder to use; without it the defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// For programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -206,6 +210,8 @@ fn probe(file: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     } else {
         println!("{}", found.table());
     }
+    let works = found.decoders.iter().any(|row| row.chosen);
+    anyhow::ensure!(works, "no decoder works here, so no camera can be watched; the table says why");
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::store::Store;
 pub struct Common {
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
-    /// For programs
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }

@@ -25,7 +25,17 @@ const RTSPS_PORT: u16 = 8322;
 /// Reads, resolves and validates a configuration file.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| {
-        Problems(vec![Problem { file: path.into(), line: 0, column: 0, what: error.to_string() }])
+        let what = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "there is no such file; config/liuta.toml is one to begin with".to_owned()
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                format!("{error}; the user that liuta runs as must be able to read it")
+            }
+            std::io::ErrorKind::InvalidData => "is no UTF-8 text".to_owned(),
+            _ => error.to_string(),
+        };
+        Problems(vec![Problem { file: path.into(), line: 0, column: 0, what }])
     })?;
     parse(path, text)
 }
@@ -97,7 +107,7 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
 }
 
 fn site(mut table: Reader<'_>, api: &Api) -> Site {
-    let id = table.get_or("id", "liuta".to_owned());
+    let id = table.text("id").unwrap_or_else(|| "liuta".to_owned());
     let public_url = table.parsed("public_url", web_url).map_or_else(|| reached_at(api), |at| at.value);
     table.finish(&["id", "public_url"]);
     Site { id, public_url }
@@ -128,11 +138,30 @@ fn api(mut table: Reader<'_>, folder: &Path) -> Api {
 }
 
 fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
-    let listen = table.parsed_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8554)), socket_address);
-    let rtsps_listen = table.parsed("rtsps_listen", socket_address).map(|at| at.value);
+    let listen = table.parsed("listen", socket_address);
+    let rtsps_listen = table.parsed("rtsps_listen", socket_address);
+    let mut taken = vec![(api.listen, "[api] listen")];
+    for (at, key) in [(&listen, "listen"), (&rtsps_listen, "rtsps_listen")] {
+        let Some(at) = at else { continue };
+        if let Some((_, other)) = taken.iter().find(|(other, _)| collide(*other, at.value)) {
+            table.report(
+                at.span.clone(),
+                format!("{key}: {} is {other} as well; each needs its own port", at.value),
+            );
+        }
+        taken.push((at.value, "[rtsp] listen"));
+    }
     table.finish(&["listen", "rtsps_listen"]);
+    let listen = listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8554)), |at| at.value);
+    let rtsps_listen = rtsps_listen.map(|at| at.value);
     let beside = api.is_encrypted().then(|| SocketAddr::new(listen.ip(), RTSPS_PORT));
     Rtsp { listen, rtsps_listen: rtsps_listen.or(beside) }
+}
+
+/// Only one of the two can be listened on. Port 0 is any free one.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (everywhere || a.ip() == b.ip())
 }
 
 fn socket_address(text: &str) -> Result<SocketAddr, String> {
@@ -209,31 +238,63 @@ fn audit(mut table: Reader<'_>) -> Audit {
 }
 
 fn record(mut table: Reader<'_>) -> Record {
+    let some_size = |text: &str| match size(text)? {
+        0 => Err("nothing could be recorded; leave it out for no limit, or set a camera's record = false"
+            .to_owned()),
+        size => Ok(size),
+    };
+    let sync = |text: &str| match duration(text)? {
+        sync if sync < Duration::from_millis(100) || sync > Duration::from_secs(60) => {
+            Err("from 100ms to 60s".to_owned())
+        }
+        sync => Ok(sync),
+    };
     let record = Record {
         retention: table.parsed_or("retention", Duration::from_secs(86_400), kept),
-        max_size: table.parsed("max_size", size).map(|at| at.value),
+        max_size: table.parsed("max_size", some_size).map(|at| at.value),
         min_free: table.parsed_or("min_free", 5_000_000_000, size),
-        sync: table.parsed_or("sync", Duration::from_secs(1), duration),
+        sync: table.parsed_or("sync", Duration::from_secs(1), sync),
         evidence_retention: table.parsed_or("evidence_retention", Duration::from_secs(30 * 86_400), kept),
     };
-    if record.sync < Duration::from_millis(100) || record.sync > Duration::from_secs(60) {
-        table.report(table.span.clone(), "sync: from 100ms to 60s");
-    }
     table.finish(&["retention", "max_size", "min_free", "sync", "evidence_retention"]);
     record
 }
 
 fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {
-    let mut models: Vec<PathBuf> = table.get_or("models", Vec::new());
-    models = models.into_iter().map(|path| folder.join(path)).collect();
+    // What is missing is warned of alone: cameras are recorded and relayed without it, and it may come yet.
+    let missing = |table: &Reader<'_>, key: &str, at: &At<PathBuf>| {
+        let path = folder.join(&at.value);
+        if !path.exists() {
+            table.warn(at.span.clone(), format!("{key}: there is no {}", path.display()));
+        }
+        path
+    };
+    let mut models = Vec::new();
+    if let Some(At { value, span }) = table.get::<Vec<PathBuf>>("models") {
+        models.extend(
+            value.into_iter().map(|value| missing(&table, "models", &At { value, span: span.clone() })),
+        );
+    }
     models.push(data.join("models"));
     models.extend(shared_folders("models"));
+    let hw_profiles = table.get::<PathBuf>("hw_profiles").map(|at| missing(&table, "hw_profiles", &at));
+    let hw_profile = table.get::<String>("hw_profile");
+    if let Some(At { value: name, span }) = &hw_profile {
+        let own = hw_profiles.as_ref().is_some_and(|folder| folder.join(format!("{name}.toml")).exists());
+        if name != "auto" && !own && !HW_PROFILES.contains(&name.as_str()) {
+            let hint = match nearest(name, &HW_PROFILES) {
+                Some(near) => format!("did you mean {near:?}?"),
+                None => format!("known: auto, {}", HW_PROFILES.join(", ")),
+            };
+            table.warn(span.clone(), format!("hw_profile: there is no {name:?}; {hint}"));
+        }
+    }
     let vision = Vision {
         enabled: table.get_or("enabled", true),
-        hw_profile: table.get_or("hw_profile", "auto".to_owned()),
+        hw_profile: hw_profile.map_or_else(|| "auto".to_owned(), |at| at.value),
         models,
-        hw_profiles: table.get::<PathBuf>("hw_profiles").map(|at| folder.join(at.value)),
-        onnxruntime: table.get::<PathBuf>("onnxruntime").map(|at| folder.join(at.value)),
+        hw_profiles,
+        onnxruntime: table.get::<PathBuf>("onnxruntime").map(|at| missing(&table, "onnxruntime", &at)),
     };
     table.finish(&["enabled", "hw_profile", "models", "hw_profiles", "onnxruntime"]);
     vision
@@ -288,12 +349,12 @@ fn destination(name: &str, mut table: Reader<'_>, reach: &Reach, folder: &Path) 
         Some(at) => table.report(at.span.clone(), format!("type: {:?} is unknown; known: webhook", at.value)),
         None => table.report(table.span.clone(), "type: a destination needs one; known: webhook"),
     }
+    if !table.has("url") {
+        table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to");
+    }
     let url = table.parsed("url", web_url);
-    match &url {
-        Some(at) => within_reach(&table, "url", at, reach),
-        None => {
-            table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to")
-        }
+    if let Some(at) = &url {
+        within_reach(&table, "url", at, reach);
     }
     let secret = secret(&mut table, "secret", folder);
     if let Some(At { value: secret, span }) = &secret
@@ -318,19 +379,22 @@ pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
 
 fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>) -> Camera {
     let span = table.span.clone();
-    let name = table.get_or("name", id.to_string());
-    let (url, in_url) = camera_url(&mut table, "url", reach).unzip();
-    if url.is_none() {
+    let name = table.text("name").unwrap_or_else(|| id.to_string());
+    if !table.has("url") {
         table.report(
             span.clone(),
             "url: a camera needs its RTSP address, such as \"rtsp://192.0.2.7/stream1\"",
         );
     }
+    let (url, in_url) = camera_url(&mut table, "url", reach).unzip();
     let (sub_url, _) = camera_url(&mut table, "sub_url", reach).unzip();
     let username = table.get::<String>("username").map(|at| at.value);
     let password = secret(&mut table, "password", scenes.folder).map(|at| at.value);
     let credentials = match (username, password) {
         (Some(username), password) => {
+            if in_url.flatten().is_some() {
+                table.report(span.clone(), "username: url holds one as well; keep one of the two");
+            }
             Some(Credentials { username, password: password.unwrap_or(Secret::new("")) })
         }
         (None, Some(_)) => {
@@ -342,15 +406,20 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
     let transport = table.get_or("transport", Transport::Tcp);
     let record = table.get_or("record", true);
     let groups = groups(&mut table);
+    let watched = table.has("scene");
     let scene = scene(&mut table, scenes);
-    let grid = table.get::<String>("grid").map(|at| at.value);
+    if let Some(zones) = table.place_of("zones").filter(|_| !watched) {
+        table.warn(zones, "zones: do nothing without a scene, which says what is watched for");
+    }
+    let grid = table.text("grid");
     let position = table.get::<[f64; 2]>("position");
     if let Some(at) = &position
         && !(at.value[0].abs() <= 180.0 && at.value[1].abs() <= 90.0)
     {
         table.report(at.span.clone(), "position: [longitude, latitude] in degrees, WGS-84, in that order");
     }
-    let zones = table.tables("zones").into_iter().map(|(name, table)| zone(name, table)).collect();
+    let zones =
+        table.tables("zones").into_iter().map(|(name, table)| zone(name, table, scene.as_deref())).collect();
     table.finish(&[
         "name",
         "url",
@@ -420,7 +489,8 @@ fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> 
     }
 }
 
-fn zone(name: String, mut table: Reader<'_>) -> Zone {
+/// `scene`: what the camera watches for, where that could be read.
+fn zone(name: String, mut table: Reader<'_>, scene: Option<&Scene>) -> Zone {
     let points = table.get::<Vec<[f32; 2]>>("points");
     match &points {
         None => table.report(table.span.clone(), "points: a zone needs its corners, [[x, y], …] from 0 to 1"),
@@ -431,11 +501,51 @@ fn zone(name: String, mut table: Reader<'_>) -> Zone {
             let what = "points: coordinates are shares of the picture, 0 to 1, from its top left corner";
             table.report(at.span.clone(), what);
         }
+        Some(at) if crosses_itself(&at.value) => {
+            table.report(
+                at.span.clone(),
+                "points: two sides cross; name the corners in their order around the zone",
+            );
+        }
+        Some(at) if area(&at.value) < 1e-4 => {
+            table.report(at.span.clone(), "points: the corners enclose nothing");
+        }
         Some(_) => {}
     }
-    let kinds = table.get_or("kinds", Vec::<Kind>::new());
+    let kinds = table.get::<Vec<Kind>>("kinds");
+    if let (Some(at), Some(scene)) = (&kinds, scene) {
+        let has = |kind: &&Kind| scene.rules.iter().any(|rule| rule.kind == **kind);
+        if let Some(kind) = at.value.iter().find(|kind| !has(kind)) {
+            let known: Vec<_> = scene.rules.iter().map(|rule| rule.kind.as_str()).collect();
+            let what = format!(
+                "kinds: the scene {} does not watch for {}; it has {}",
+                scene.name,
+                kind.as_str(),
+                known.join(", ")
+            );
+            table.report(at.span.clone(), what);
+        }
+    }
     table.finish(&["points", "kinds"]);
+    let kinds = kinds.map(|at| at.value).unwrap_or_default();
     Zone { name, points: points.map(|at| at.value).unwrap_or_default(), kinds }
+}
+
+/// Do two sides cross each other? Such a polygon has no area to speak of. Sides that only touch do not count.
+fn crosses_itself(points: &[[f32; 2]]) -> bool {
+    let side = |at: usize| (points[at], points[(at + 1) % points.len()]);
+    let turn = |[ax, ay]: [f32; 2], [bx, by]: [f32; 2], [cx, cy]: [f32; 2]| {
+        (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+    };
+    let apart = |(a, b): ([f32; 2], [f32; 2]), (c, d)| turn(a, b, c) * turn(a, b, d) < 0.0;
+    (0..points.len()).any(|i| (0..i).any(|j| apart(side(i), side(j)) && apart(side(j), side(i))))
+}
+
+/// Of a polygon, as a share of the picture (the shoelace formula).
+fn area(points: &[[f32; 2]]) -> f32 {
+    let next = points.iter().cycle().skip(1);
+    let twice: f32 = points.iter().zip(next).map(|([x0, y0], [x1, y1])| x0 * y1 - x1 * y0).sum();
+    twice.abs() / 2.0
 }
 
 /// An RTSP address without its credentials, and the credentials that stood in it.
@@ -485,27 +595,34 @@ fn secret(table: &mut Reader<'_>, key: &str, folder: &Path) -> Option<At<Secret>
         Ok(text) => return Some(At { value: Secret::new(text), span }),
         Err(from) => from,
     };
+    if ["file", "env", "credential"].iter().filter(|key| from.has(key)).count() > 1 {
+        table.report(span, format!("{key}: only one of file, env and credential can be"));
+        return None;
+    }
     let read = |path: PathBuf| match std::fs::read_to_string(&path) {
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => Err(format!("{key}: {}: {error}", path.display())),
     };
-    let found = if let Some(at) = from.get::<PathBuf>("file") {
-        read(folder.join(at.value))
-    } else if let Some(at) = from.get::<String>("env") {
-        std::env::var(&at.value)
-            .map_err(|_| format!("{key}: the environment variable {} is not set", at.value))
-    } else if let Some(at) = from.get::<String>("credential") {
-        match std::env::var_os("CREDENTIALS_DIRECTORY") {
-            Some(directory) => read(Path::new(&directory).join(at.value)),
-            None => Err(format!(
-                "{key}: credentials come from systemd (LoadCredential=), which did not start this"
-            )),
-        }
-    } else {
-        Err(format!(
+    let found =
+        if let Some(at) = from.get::<PathBuf>("file") {
+            read(folder.join(at.value))
+        } else if let Some(at) = from.get::<String>("env") {
+            std::env::var(&at.value)
+                .map_err(|_| format!("{key}: the environment variable {} is not set", at.value))
+        } else if let Some(at) = from.get::<String>("credential") {
+            match std::env::var_os("CREDENTIALS_DIRECTORY") {
+                Some(directory) => read(Path::new(&directory).join(at.value)),
+                None => Err(format!(
+                    "{key}: credentials come from systemd (LoadCredential=), which did not start this"
+                )),
+            }
+        } else {
+            from.finish(&["file", "env", "credential"]);
+            table.report(span, format!(
             "{key}: text, {{ file = \"…\" }}, {{ env = \"…\" }} or {{ credential = \"…\" }} was expected"
-        ))
-    };
+        ));
+            return None;
+        };
     from.finish(&["file", "env", "credential"]);
     match found {
         Ok(text) => Some(At { value: Secret::new(text), span }),
@@ -568,6 +685,59 @@ mod tests {
         for line in expected {
             assert!(found.iter().any(|problem| problem.starts_with(line)), "{line}\nnot in {found:#?}");
         }
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused() {
+        let camera = "[cameras.a]\nurl = \"rtsp://h/1\"\nscene = \"forest-fire\"\n";
+        for (text, told) in [
+            (
+                "[api]\nlisten = \"0.0.0.0:80\"\nplain_http = true\n[rtsp]\nlisten = \"127.0.0.1:80\"\n",
+                "t.toml:5:10: listen: 127.0.0.1:80 is [api] listen",
+            ),
+            ("[record]\nretention = \"1h\"\nsync = \"1h\"\n", "t.toml:3:8: sync: from 100ms"),
+            ("[record]\nmax_size = \"0GB\"\n", "t.toml:2:12: max_size: nothing could"),
+            ("[box]\nid = \"\"\n", "t.toml:2:6: id: is empty"),
+            (
+                "[cameras.a]\nurl = \"rtsp://u:p@h/1\"\nusername = \"v\"\n",
+                "t.toml:1:10: username: url holds one",
+            ),
+            (
+                &format!("{camera}[cameras.a.zones.z]\npoints = [[0.0,0.0],[0.5,0.5],[1.0,1.0]]\n"),
+                "t.toml:5:10: points: the corners enclose nothing",
+            ),
+            (
+                &format!("{camera}[cameras.a.zones.z]\npoints = [[0.0,0.0],[1.0,1.0],[1.0,0.0],[0.0,1.0]]\n"),
+                "t.toml:5:10: points: two sides cross",
+            ),
+            (
+                &format!(
+                    "{camera}[cameras.a.zones.z]\npoints = [[0.0,0.0],[1.0,1.0],[1.0,0.0]]\nkinds = [\"crowd\"]\n"
+                ),
+                "t.toml:6:9: kinds: the scene forest-fire does not watch for crowd; it has fire, smoke",
+            ),
+            ("[cameras.a]\nurl = \"http://h/1\"\n", "t.toml:2:7: url: http: is no RTSP address"),
+            (
+                "[cameras.a]\nurl = \"rtsp://h/1\"\n[cameras.a]\nname = \"A\"\n",
+                "t.toml:3:10: duplicate key \"a\"",
+            ),
+        ] {
+            let found = problems(text);
+            assert!(found.len() == 1 && found[0].starts_with(told), "{told}\nnot alone in {found:#?}");
+        }
+    }
+
+    #[test]
+    fn what_may_come_yet_is_a_warning() {
+        let text = "[vision]\nhw_profile = \"nvdia\"\nonnxruntime = \"/none.so\"\n[cameras.a]\nurl = \"rtsp://h/1\"\n\
+                    [cameras.a.zones.z]\npoints = [[0.0,0.0],[1.0,1.0],[1.0,0.0]]\n";
+        let config = parse(Path::new("t.toml"), text.to_owned()).unwrap();
+        let mut told: Vec<_> = config.warnings.iter().map(Problem::to_string).collect();
+        told.sort();
+        assert_eq!(told[0], "t.toml:2:14: hw_profile: there is no \"nvdia\"; did you mean \"nvidia\"?");
+        assert!(told[1].starts_with("t.toml:3:15: onnxruntime: there is no /none.so"), "{told:?}");
+        assert!(told[2].starts_with("t.toml:6:12: zones: do nothing without a scene"), "{told:?}");
+        assert_eq!(told.len(), 3);
     }
 
     #[test]

@@ -21,6 +21,9 @@ use url::Url;
 use certificate::PemFiles;
 use reach::Reach;
 
+/// The hardware profiles that the program brings (`hw-profiles/`), in the order in which `auto` tries them.
+pub const HW_PROFILES: [&str; 6] = ["nvidia", "jetson", "rockchip", "intel-va", "v4l2", "software"];
+
 /// A camera's or a channel's id: `[a-z0-9][a-z0-9-]{0,62}`, none of [`RESERVED_IDS`].
 pub type Id = Arc<str>;
 
@@ -225,6 +228,28 @@ pub enum Kind {
     Air,
     Camera,
     Box,
+}
+
+impl Kind {
+    /// The contract's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Fire => "fire",
+            Kind::Smoke => "smoke",
+            Kind::Crowd => "crowd",
+            Kind::Intrusion => "intrusion",
+            Kind::Vehicle => "vehicle",
+            Kind::StoppedVehicle => "stopped-vehicle",
+            Kind::WrongWay => "wrong-way",
+            Kind::Congestion => "congestion",
+            Kind::Lights => "lights",
+            Kind::Mining => "mining",
+            Kind::Tamper => "tamper",
+            Kind::Air => "air",
+            Kind::Camera => "camera",
+            Kind::Box => "box",
+        }
+    }
 }
 
 /// What a camera watches: `config/scenes/NAME.toml`, or an embedded default of that name.

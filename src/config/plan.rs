@@ -36,7 +36,8 @@ impl Plan {
             ("data", old.data != new.data),
             ("api", served(&old.api) != served(&new.api)),
             ("rtsp", old.rtsp != new.rtsp),
-            ("vision", old.vision != new.vision),
+            // Where models are looked for depends on `data`, of which enough is said then.
+            ("vision", old.data == new.data && old.vision != new.vision),
         ];
         plan.restart_needed =
             sections.into_iter().filter_map(|(name, changed)| changed.then_some(name)).collect();

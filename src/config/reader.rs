@@ -69,7 +69,9 @@ impl Source {
     pub fn root(&self) -> Reader<'_> {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
         for error in &errors {
-            self.report(error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", "));
+            let (span, message) = (error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", "));
+            let named = self.text.get(span.clone()).filter(|_| message == "duplicate key");
+            self.report(span, named.map_or(message.clone(), |name| format!("{message} {name:?}")));
         }
         Reader { source: self, span: 0..0, table: table.into_inner() }
     }
@@ -123,6 +125,26 @@ impl<'s> Reader<'s> {
 
     fn take(&mut self, key: &str) -> Option<(Range<usize>, Spanned<DeValue<'s>>)> {
         self.table.remove_entry(key).map(|(name, value)| (name.span(), value))
+    }
+
+    /// Whether the key is written, rightly or not, and nobody has taken it yet.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Where the key is written, if nobody has taken it yet.
+    pub fn place_of(&self, key: &str) -> Option<Range<usize>> {
+        self.table.get_key_value(key).map(|(name, _)| name.span())
+    }
+
+    /// Text that says something.
+    pub fn text(&mut self, key: &str) -> Option<String> {
+        let at = self.get::<String>(key)?;
+        if at.value.trim().is_empty() {
+            self.report(at.span, format!("{key}: is empty; leave it out instead"));
+            return None;
+        }
+        Some(at.value)
     }
 
     /// A scalar or array that serde reads.
@@ -255,10 +277,14 @@ pub fn within_a_day(text: &str) -> Result<Duration, String> {
 /// How long something is kept; ten years are for ever.
 pub fn kept(text: &str) -> Result<Duration, String> {
     match duration(text)? {
+        Duration::ZERO => Err(format!("{text:?} would keep nothing")),
         long if long > Duration::from_secs(3660 * 86_400) => Err(format!("{text:?} is more than ten years")),
         age => Ok(age),
     }
 }
+
+/// An exbibyte.
+const MOST_BYTES: f64 = (1u64 << 60) as f64;
 
 /// `500GB`, `1.5TB`, `200MiB`: powers of ten, or of two with an `i`.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -277,7 +303,11 @@ pub fn size(text: &str) -> Result<u64, String> {
         "TiB" => 1024f64.powi(4),
         _ => return Err(expected()),
     };
-    Ok((number * unit) as u64)
+    let bytes = number * unit;
+    if bytes > MOST_BYTES {
+        return Err(format!("{text:?} is more than any disk holds"));
+    }
+    Ok(bytes as u64)
 }
 
 #[cfg(test)]
@@ -294,6 +324,8 @@ mod tests {
         assert_eq!(size("1.5GB"), Ok(1_500_000_000));
         assert_eq!(size("64MiB"), Ok(64 << 20));
         assert!(size("12").is_err());
+        assert!(size("99999999999999999TB").is_err());
+        assert!(kept("0s").is_err());
     }
 
     #[test]

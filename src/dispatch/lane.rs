@@ -82,6 +82,7 @@ impl Lane {
             trouble: None,
             unnoted: None,
         };
+        drop(deliveries.shared.health.metrics.outbox_delivery_seconds.get_or_create(&deliveries.label));
         let task = tokio::spawn(async move {
             if let Some(before) = before {
                 before.cancel();

@@ -1,6 +1,8 @@
 //! `index.db`: which segments there are, what is missing, and what evidence is pinned. Rebuilt from the files when it
 //! is lost; only pins cannot be.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -205,6 +207,9 @@ impl Index {
 }
 
 fn connect(path: &Path) -> std::result::Result<Connection, RecordError> {
+    // SQLite gives its side files the mode of the database.
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+    file.map_err(RecordError::io(path))?;
     let db = Connection::open(path)?;
     let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > SCHEMA {

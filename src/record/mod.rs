@@ -34,6 +34,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -48,7 +49,7 @@ pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
 use self::segment::Segment;
 use self::writer::{Key, Message, Queue};
 use crate::config::{self, Id};
-use crate::health::Health;
+use crate::health::{CameraCause, Health};
 use crate::media::cmaf::Part;
 use crate::media::{Feed, VIDEO_CLOCK, time};
 
@@ -148,8 +149,8 @@ pub enum RecordError {
          rebuilt from the recordings, without the pins of evidence"
     )]
     Newer { path: String, found: u32, known: u32 },
-    #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    #[error("{path}: {error}")]
+    Io { path: String, error: std::io::Error },
     #[error("index: {0}")]
     Index(#[from] rusqlite::Error),
     #[error("{0}")]
@@ -158,7 +159,7 @@ pub enum RecordError {
 
 impl RecordError {
     fn io(path: &Path) -> impl Fn(std::io::Error) -> RecordError + '_ {
-        move |source| RecordError::Io { path: path.display().to_string(), source }
+        move |error| RecordError::Io { path: path.display().to_string(), error }
     }
 }
 
@@ -296,6 +297,11 @@ impl Ring {
     pub fn recorder(self: &Arc<Self>, camera: &Id, feed: Feed) -> Recorder {
         let key = (camera.clone(), feed);
         self.shared.queue.send(&key, Message::Opened);
+        // From zero on, so that the first gap is an increase.
+        let metrics = &self.shared.health.metrics;
+        for cause in GapCause::ALL {
+            drop(metrics.gap_seconds.get_or_create(&CameraCause::new(&**camera, cause.as_str())));
+        }
         Recorder { key, shared: self.shared.clone(), refusing: AtomicBool::new(false) }
     }
 
@@ -457,7 +463,7 @@ fn thread(
 /// Takes the data folder for this process: two daemons would tear each other's segments. Held as long as the file.
 fn lock(data: &Path) -> Result<File, RecordError> {
     let path = data.join("lock");
-    let options = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = options.map_err(RecordError::io(&path))?;
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}

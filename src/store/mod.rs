@@ -62,8 +62,8 @@ struct Writer {
 pub enum StoreError {
     #[error("state.db: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    #[error("{path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    #[error("{path}: {error}")]
+    Io { path: String, error: std::io::Error },
     /// A database that a later liuta has written is never touched.
     #[error(
         "{path} has schema {found}, newer than this liuta's {known}; run the newer liuta or restore a backup"

@@ -16,7 +16,7 @@ pub const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("s
 /// Creates the folder and the empty file, readable by the daemon's user alone: SQLite gives its side files the mode
 /// of the database.
 pub fn create_file(data: &Path, path: &Path) -> Result<(), StoreError> {
-    let io = |source| StoreError::Io { path: path.display().to_string(), source };
+    let io = |error| StoreError::Io { path: path.display().to_string(), error };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(io)?;
     let file =
         OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
@@ -72,7 +72,7 @@ fn version(db: &Connection) -> rusqlite::Result<u32> {
 fn back_up(db: &Connection, path: &Path, version: u32) -> Result<(), StoreError> {
     let copy = path.with_file_name(format!("state.db.v{version}"));
     let partial = path.with_file_name(format!("state.db.v{version}.partial"));
-    let io = |source| StoreError::Io { path: copy.display().to_string(), source };
+    let io = |error| StoreError::Io { path: copy.display().to_string(), error };
     // Left by an earlier attempt, if at all.
     match std::fs::remove_file(&partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),

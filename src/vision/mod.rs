@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use self::supervisor::{Request, Supervisor};
 use crate::alert::Detection;
 use crate::config::{self, Id};
-use crate::health::{Health, Severity};
+use crate::health::{CameraLabel, Health, Severity};
 use crate::hw;
 use crate::live::LiveStream;
 use crate::media::Feed;
@@ -179,6 +179,10 @@ impl Vision {
             tiles: scene.tiles,
             min_score: scene.rules.iter().map(|rule| rule.min_score).fold(1.0, f32::min),
         };
+        // From zero on, so that the first miss is an increase.
+        let (metrics, label) = (&self.shared.health.metrics, CameraLabel::new(&*camera.id));
+        drop(metrics.looks.get_or_create(&label));
+        drop(metrics.look_contract_missed.get_or_create(&label));
         let mut watched = self.shared.watched();
         watched.cameras.insert(camera.id.clone(), watch);
         watched.generation += 1;

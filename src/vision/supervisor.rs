@@ -426,10 +426,12 @@ impl Supervisor {
     fn count_missed(&mut self, why: &str) {
         let now = self.now();
         for id in self.looks.missed(now) {
-            let Some(camera) = self.cameras.get(&id) else { continue };
+            let Some(camera) = self.cameras.get_mut(&id) else { continue };
             if !camera.watch.main.is_online() {
                 continue;
             }
+            camera.missed = Some(now);
+            let camera = &*camera;
             self.shared.health.metrics.look_contract_missed.get_or_create(&CameraLabel::new(&*id)).inc();
             let message = if self.blame.suspended(&id) {
                 "its pictures have crashed the vision worker and are left out for 5 minutes; update the camera's \

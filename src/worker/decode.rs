@@ -605,9 +605,10 @@ impl Drop for Pipeline {
 
 fn make(element: &Element) -> Result<gst::Element, Fault> {
     let Element { factory, properties } = element;
-    let made = gst::ElementFactory::make(factory)
-        .build()
-        .map_err(|_| Fault::Decoder(format!("GStreamer has no element {factory} here")))?;
+    let made = gst::ElementFactory::make(factory).build().map_err(|_| {
+        let what = format!("GStreamer has no element {factory} here; {}", package_of(factory));
+        Fault::Decoder(what)
+    })?;
     for (name, value) in properties {
         let wrong = || Fault::Decoder(format!("{factory} takes no {name}={value}"));
         let spec = made.find_property(name).ok_or_else(wrong)?;
@@ -615,6 +616,20 @@ fn make(element: &Element) -> Result<gst::Element, Fault> {
         made.set_property_from_value(name, &value);
     }
     Ok(made)
+}
+
+/// What to install for an element that is missing, as Debian names it.
+fn package_of(factory: &str) -> String {
+    let package = match factory {
+        "appsrc" | "appsink" | "videoconvertscale" | "videoconvert" | "videoscale" => {
+            "gstreamer1.0-plugins-base"
+        }
+        "h264parse" | "h265parse" => "gstreamer1.0-plugins-bad",
+        _ if factory.starts_with("avdec_") => "gstreamer1.0-libav",
+        _ if factory.starts_with("v4l2") && !factory.starts_with("v4l2sl") => "gstreamer1.0-plugins-good",
+        _ => return "its driver or plug-in is missing".to_owned(),
+    };
+    format!("install {package}")
 }
 
 /// Holds pictures back from the decoder whose parameter sets name a size beyond [`MAX_PIXELS`].

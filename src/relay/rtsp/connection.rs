@@ -142,6 +142,7 @@ impl Reader {
     fn new(health: &Health, path: &str) -> Reader {
         let reader = Reader { health: health.clone(), label: PathProtocol::new(path, "rtsp") };
         reader.health.metrics.relay_readers.get_or_create(&reader.label).inc();
+        drop(reader.health.metrics.relay_skips.get_or_create(&reader.label));
         reader
     }
 }

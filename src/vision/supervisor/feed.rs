@@ -11,6 +11,8 @@ use crate::vision::{Watch, wire};
 /// A watched camera and what is known of its feeds, main and sub.
 pub struct Camera {
     pub watch: Watch,
+    /// When its look contract was last missed.
+    pub missed: Option<Duration>,
     feeds: [Feed; 2],
 }
 
@@ -70,7 +72,7 @@ impl Feed {
 
 impl Camera {
     pub fn new(watch: Watch) -> Camera {
-        Camera { watch, feeds: Default::default() }
+        Camera { watch, missed: None, feeds: Default::default() }
     }
 
     /// Watches it otherwise. What is known of a feed goes with its stream: another one counts its pictures anew.

@@ -1,6 +1,7 @@
 //! What the worker is asked, and what is made of its answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -16,6 +17,9 @@ use crate::vision::looks::Offer;
 use crate::vision::process::Process;
 use crate::vision::wire::{self, Job, PictureWanted, Report};
 use crate::vision::{Looked, Picture, PictureError};
+
+/// A camera is said to be looked at again once its contract has held for so long.
+const STEADILY: Duration = Duration::from_secs(30);
 
 /// A job that the worker has not answered.
 pub struct InFlight {
@@ -171,7 +175,10 @@ impl Supervisor {
                             let intervals = metrics.look_interval_seconds.get_or_create(&label);
                             intervals.observe(interval.as_secs_f64());
                         }
-                        self.shared.health.ok(&subject(&job.camera));
+                        let missed = self.cameras.get(&job.camera).and_then(|camera| camera.missed);
+                        if missed.is_none_or(|missed| now.saturating_sub(missed) >= STEADILY) {
+                            self.shared.health.ok(&subject(&job.camera));
+                        }
                         let jpeg = (!jpeg.is_empty()).then_some(jpeg);
                         let (camera, capture) = (job.camera, job.capture);
                         self.backlog.push_back(Looked { camera, capture, detections, jpeg, model });
