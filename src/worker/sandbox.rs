@@ -349,7 +349,7 @@ fn denied() -> Result<Rules, BackendError> {
     let address = SeccompCondition::new(4, SeccompCmpArgLen::Qword, Ne, 0)?;
     rules.push((libc::SYS_sendto, vec![when(vec![address])?]));
     // Keys typed into somebody's terminal.
-    let terminal = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| when(vec![int(1, Eq, request as u64)?]));
+    let terminal = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| when(vec![int(1, Eq, request)?]));
     rules.push((libc::SYS_ioctl, terminal.into_iter().collect::<Result<_, _>>()?));
     Ok(rules)
 }
