@@ -20,6 +20,7 @@ use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr,
     RulesetStatus, Scope, make_bitflags, path_beneath_rules,
 };
+use liuta::vision::model;
 use liuta::vision::wire::Sandbox;
 use rustix::process::{Resource, Rlimit};
 use seccompiler::{
@@ -102,7 +103,7 @@ const OPEN_FILES: u64 = 1024;
 const OOM_SCORE: &str = "500";
 
 /// Enters the sandbox; what the kernel does not have is told in one warning. `libraries`: folders that ONNX Runtime is
-/// looked for in; `models`: manifests, whose folders are read.
+/// looked for in; `models`: manifests, whose folders and files are read.
 pub fn enter(libraries: &[PathBuf], models: &[PathBuf]) -> Sandbox {
     limit();
     let mut missing = Vec::new();
@@ -169,7 +170,11 @@ fn restrict_files(libraries: &[PathBuf], models: &[PathBuf]) -> Result<u32, Stri
 fn readable(libraries: &[PathBuf], models: &[PathBuf]) -> Vec<PathBuf> {
     let mut readable: Vec<PathBuf> = READABLE.iter().map(PathBuf::from).collect();
     readable.extend(libraries.iter().cloned());
-    readable.extend(models.iter().filter_map(|manifest| manifest.parent().map(Path::to_owned)));
+    for manifest in models {
+        readable.extend(manifest.parent().map(Path::to_owned));
+        // It may be a link that leads out of the folder; one that cannot be read is told when it is loaded.
+        readable.extend(model::read(manifest).ok().map(|read| model::file_of(&read, manifest)));
+    }
     for variable in FOLDERS {
         let folders = std::env::var_os(variable).unwrap_or_default();
         readable.extend(std::env::split_paths(&folders).filter(|folder| folder.is_absolute()));
