@@ -41,7 +41,13 @@ liuta-vision decodes pictures and runs detection models for liuta, which starts 
 /// Looks give way to recording and relaying when the processor is short.
 const NICE: i32 = 5;
 
+/// ONNX Runtime's own switch. Its builds for PyPI else keep a device's number on disk and report use to their maker;
+/// the sandbox would refuse both, with a warning at each start.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 fn main() -> ExitCode {
+    // SAFETY: there is no other thread yet.
+    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     log_to_stderr();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<&str>>().as_slice() {
