@@ -41,7 +41,7 @@ const CACHE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
 
 /// Libraries, plug-ins, and what drivers ask of the system. Of `/etc` only what the loader and drivers read: passwords
 /// of cameras lie there too.
-const READABLE: [&str; 26] = [
+const READABLE: [&str; 27] = [
     "/usr",
     "/lib",
     "/lib64",
@@ -49,6 +49,7 @@ const READABLE: [&str; 26] = [
     "/sys",
     "/etc/alternatives",
     "/etc/drirc",
+    "/etc/fonts",
     "/etc/glvnd",
     "/etc/ld.so.cache",
     "/etc/ld.so.conf",
