@@ -71,6 +71,19 @@ pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
     }
 }
 
+/// Keeps what the daemon holds from others on the box: no core file and no debugger of the same user sees passwords in
+/// its memory, and files that it makes are its own. To be called before anything secret is read.
+pub fn keep_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit};
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let done = rustix::process::setrlimit(Resource::Core, none)
+        .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
+    if let Err(error) = done {
+        tracing::warn!("a crash may write a core file with passwords: {error}");
+    }
+}
+
 struct App {
     file: PathBuf,
     config: Arc<ArcSwap<Config>>,

@@ -124,6 +124,7 @@ labels! {
     CameraKind { camera, kind }
     Decoder { camera, decoder, profile }
     Cause { cause }
+    Sandbox { landlock, seccomp }
     PathProtocol { path, protocol }
     DestinationLabel { destination }
     Volume { volume }
@@ -150,6 +151,7 @@ pub struct Metrics {
     pub detections: Family<CameraClass, Counter>,
     pub alerts: Family<CameraKind, Counter>,
     pub vision_restarts: Family<Cause, Counter>,
+    pub vision_sandbox_info: Family<Sandbox, Gauge>,
     pub relay_readers: Family<PathProtocol, Gauge<i64, AtomicI64>>,
     pub relay_skips: Family<PathProtocol, Counter>,
     pub outbox_pending: Family<DestinationLabel, Gauge<i64, AtomicI64>>,
@@ -184,6 +186,7 @@ impl Default for Metrics {
             detections: Family::default(), "Detections at or above min_score inside a zone";
             alerts: Family::default(), "Alerts confirmed";
             vision_restarts: Family::default(), "Restarts of the vision worker";
+            vision_sandbox_info: Family::default(), "1 for what of the vision worker's sandbox this kernel has";
             relay_readers: Family::default(), "Clients that play a stream, by protocol (HLS has requests, no readers)";
             relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
             outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
@@ -198,6 +201,14 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Of the worker that runs now; `landlock`: its ABI, 0 where there is none.
+    pub fn set_vision_sandbox(&self, landlock: u32, seccomp: bool) {
+        let landlock = if landlock == 0 { "none".to_owned() } else { landlock.to_string() };
+        self.vision_sandbox_info.clear();
+        let label = Sandbox::new(landlock, if seccomp { "yes" } else { "no" });
+        self.vision_sandbox_info.get_or_create(&label).set(1);
+    }
+
     /// The OpenMetrics text exposition, which Prometheus reads.
     pub fn encode(&self) -> String {
         let mut text = String::new();

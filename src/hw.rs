@@ -14,6 +14,7 @@ use comfy_table::{Table, presets};
 
 use crate::config::reader::{Problem, Problems, Source, nearest};
 use crate::media::VideoCodec;
+use crate::vision::wire::Sandbox;
 
 /// Profiles that come with the program, hardware first: `auto` takes the first that really decodes.
 const BUILT_IN: [(&str, &str); 6] = [
@@ -230,6 +231,8 @@ pub struct ProbeRequest {
 /// What the worker found, on its stdout as JSON.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Probe {
+    /// What keeps the worker from doing harm on this kernel.
+    pub sandbox: Sandbox,
     pub decoders: Vec<DecoderProbe>,
     pub models: Vec<ModelProbe>,
 }
@@ -351,6 +354,7 @@ impl Probe {
         if !self.models.is_empty() {
             text.push_str(&format!("\nInference (* is used)\n{}\n", models.trim_fmt()));
         }
+        text.push_str(&format!("\nThe worker's sandbox: {}\n", self.sandbox));
         text
     }
 }

@@ -489,7 +489,7 @@ async fn a_model_that_does_not_fit_its_manifest_is_refused() {
 
 /// Why no model was loaded.
 fn unloaded(report: Report) -> String {
-    let Report::Ready { models, problems } = report else { panic!("{report:?}") };
+    let Report::Ready { models, problems, .. } = report else { panic!("{report:?}") };
     assert!(models.is_empty(), "{models:?}");
     problems.join("; ")
 }

@@ -173,6 +173,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
 
 fn run(file: PathBuf) -> anyhow::Result<()> {
     log_to_stderr("info")?;
+    app::keep_private();
     let config = config::file::load(&file)?;
     block_on(app::run(&file, config))
 }

@@ -353,8 +353,9 @@ impl Supervisor {
         run.progress = Instant::now();
         match report {
             Report::Unfit { why } => return Some(End::Broken { cause: "unfit", why }),
-            Report::Ready { models, problems } if !run.ready => {
+            Report::Ready { models, problems, sandbox } if !run.ready => {
                 run.ready = true;
+                self.shared.health.metrics.set_vision_sandbox(sandbox.landlock, sandbox.seccomp);
                 let labels = self.models.values().flatten().map(|model| model.label.clone());
                 self.unloaded =
                     labels.filter(|label| !models.iter().any(|loaded| **loaded == **label)).collect();

@@ -33,7 +33,7 @@ n = 0
 while True:
     job = json.loads(read(struct.unpack(">I", read(4))[0]))
     if job["job"] == "start":
-        send(dict(report="ready", models=["yolox-nano@1.0.0"], problems=[]))
+        send(dict(report="ready", models=["yolox-nano@1.0.0"], problems=[], sandbox=dict(landlock=0, seccomp=False)))
     elif job["job"] == "look":
         blob = read(sum(unit["bytes"] for unit in job["units"]))
         n += 1
@@ -285,7 +285,7 @@ async fn nonsense_ends_the_worker() {
         "looked(job, [{'class': 'person', 'score': .5, 'box': [0,0,1,1]}] * 2000)",
         "looked(job, jpeg=b'GIF89a')",
         "looked(dict(id=job['id'] + 7))",
-        "send(dict(report='ready', models=[], problems=[]))",
+        "send(dict(report='ready', models=[], problems=[], sandbox=dict(landlock=0, seccomp=False)))",
     ] {
         let mut bench = Bench::new(&format!("{nonsense}\ntime.sleep(100)"));
         film(&bench.watch("a"));

@@ -82,6 +82,24 @@ pub enum PictureWanted {
     },
 }
 
+/// What of the worker's sandbox is in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Sandbox {
+    /// ABI version of Landlock; 0: the kernel has none, or has it switched off.
+    pub landlock: u32,
+    pub seccomp: bool,
+}
+
+impl std::fmt::Display for Sandbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.landlock {
+            0 => f.write_str("no landlock")?,
+            abi => write!(f, "landlock {abi}")?,
+        }
+        f.write_str(if self.seccomp { ", seccomp" } else { ", no seccomp" })
+    }
+}
+
 /// Worker → main process.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case", tag = "report")]
@@ -91,6 +109,8 @@ pub enum Report {
         models: Vec<String>,
         /// What was asked for and does not work, and why: shown to people. Looks that need it fail.
         problems: Vec<String>,
+        /// What keeps the worker from doing harm on this kernel.
+        sandbox: Sandbox,
     },
     /// Cannot work at all, and why: shown to people.
     Unfit { why: String },

@@ -377,8 +377,11 @@ impl Decoders {
     }
 }
 
-/// Loads GStreamer's plug-ins.
+/// Loads GStreamer's plug-ins, in this process: the helper that would else scan them is another program, which the
+/// sandbox does not start.
 pub fn init() -> Result<(), String> {
+    // SAFETY: sets a flag; made to be called before GStreamer starts.
+    unsafe { gst::ffi::gst_registry_fork_set_enabled(gst::glib::ffi::GFALSE) };
     gst::init().map_err(|error| format!("GStreamer does not start: {error}"))
 }
 

@@ -10,11 +10,13 @@ mod look;
 mod postprocess;
 mod preprocess;
 mod probe;
+mod sandbox;
 mod session;
 mod tiles;
 
 use std::io::{self, BufReader};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -30,6 +32,8 @@ const HELP: &str = "\
 liuta-vision decodes pictures and runs detection models for liuta, which starts it: there is nothing to call by hand.
 
   liuta-vision --probe     tries what `liuta probe` sends as JSON on stdin, answers in JSON on stdout
+  liuta-vision --sandbox-check [FILE…]
+                           tries to leave its sandbox and to read the files, tells in JSON; exit status 1 where it can
   liuta-vision --version
 
 `liuta run` starts it where a camera has a scene; LIUTA_LOG sets how much it logs (error, warn, info, debug).";
@@ -37,12 +41,19 @@ liuta-vision decodes pictures and runs detection models for liuta, which starts 
 /// Looks give way to recording and relaying when the processor is short.
 const NICE: i32 = 5;
 
+/// ONNX Runtime's own switch. Its builds for PyPI else keep a device's number on disk and report use to their maker;
+/// the sandbox would refuse both, with a warning at each start.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 fn main() -> ExitCode {
+    // SAFETY: there is no other thread yet.
+    unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     log_to_stderr();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<&str>>().as_slice() {
         [] => serve(),
         ["--probe"] => probe(),
+        ["--sandbox-check", files @ ..] => sandbox_check(files),
         ["--help" | "-h"] => {
             println!("{HELP}");
             Ok(())
@@ -81,6 +92,13 @@ fn probe() -> Result<(), String> {
     serde_json::to_writer(io::stdout().lock(), &found).map_err(|error| format!("stdout: {error}"))
 }
 
+fn sandbox_check(files: &[&str]) -> Result<(), String> {
+    let check = sandbox::check(&files.iter().map(PathBuf::from).collect::<Vec<PathBuf>>());
+    serde_json::to_writer_pretty(io::stdout().lock(), &check).map_err(|error| format!("stdout: {error}"))?;
+    println!();
+    if check.holds() { Ok(()) } else { Err("the sandbox lets through what it must refuse".to_owned()) }
+}
+
 /// Answers jobs until the main process closes.
 fn serve() -> Result<(), String> {
     let by_hand = "is started by liuta, not by hand (stdin is no socket); see liuta-vision --help";
@@ -91,9 +109,8 @@ fn serve() -> Result<(), String> {
         tracing::debug!("nice: {error}");
     }
     let io = |error: io::Error| format!("the socket to liuta: {error}");
-    die_with(socket.try_clone().map_err(io)?).map_err(io)?;
     let mut from = BufReader::with_capacity(64 << 10, socket.try_clone().map_err(io)?);
-    match answer(&mut from, &mut &socket) {
+    match answer(&mut from, &socket) {
         Ok(()) => Ok(()),
         // Killed or stopped before it read our answer: nobody is left to tell.
         Err(WireError::Io(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -101,17 +118,21 @@ fn serve() -> Result<(), String> {
     }
 }
 
-fn answer(from: &mut impl io::Read, to: &mut impl io::Write) -> Result<(), WireError> {
+fn answer(from: &mut impl io::Read, socket: &UnixStream) -> Result<(), WireError> {
+    let to = &mut &*socket;
     let mut looks: Option<Looks> = None;
     while let Some((job, blob)) = wire::read_job(from)? {
         match (job, &mut looks) {
             (Job::Start { profiles, named, onnxruntime, models }, None) => {
+                // First of all, and before there is a second thread, which Landlock would leave out.
+                let sandbox = sandbox::enter(&session::library_folders(onnxruntime.as_deref()), &models);
+                die_with(socket.try_clone()?)?;
                 let started = read_profiles(profiles)
                     .and_then(|profiles| Looks::start(&profiles, named, onnxruntime.as_deref(), &models));
                 match started {
                     Ok((started, problems)) => {
                         let models = started.models();
-                        wire::write_report(to, &Report::Ready { models, problems }, &[])?;
+                        wire::write_report(to, &Report::Ready { models, problems, sandbox }, &[])?;
                         looks = Some(started);
                     }
                     Err(why) => return wire::write_report(to, &Report::Unfit { why }, &[]),

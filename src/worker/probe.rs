@@ -8,12 +8,14 @@ use liuta::vision::model;
 
 use crate::decode::{self, Bench};
 use crate::look::providers;
-use crate::session::{Model, Runtime, label};
+use crate::sandbox;
+use crate::session::{self, Model, Runtime, label};
 
 /// How long each decoder and each model is measured.
 const MEASURE: Duration = Duration::from_millis(500);
 
 pub fn run(request: &ProbeRequest) -> Result<Probe, String> {
+    let sandbox = sandbox::enter(&session::library_folders(request.onnxruntime.as_deref()), &request.models);
     decode::init()?;
     let mut decoders: Vec<DecoderProbe> = Vec::new();
     for profile in &request.profiles {
@@ -37,7 +39,7 @@ pub fn run(request: &ProbeRequest) -> Result<Probe, String> {
             decoders.push(row);
         }
     }
-    Ok(Probe { decoders, models: models(request) })
+    Ok(Probe { sandbox, decoders, models: models(request) })
 }
 
 /// Pictures a second, and milliseconds of processor time a picture.

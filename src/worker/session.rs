@@ -46,16 +46,28 @@ impl Runtime {
     }
 }
 
+/// Folders that [`Runtime::load`] reads: the named library's, or the usual ones.
+pub fn library_folders(library: Option<&Path>) -> Vec<PathBuf> {
+    match library {
+        Some(library) => library.parent().map(Path::to_owned).into_iter().collect(),
+        None => usual_folders(),
+    }
+}
+
 /// Beside this binary, in the build folder that it lies in, and where the package installs it.
-fn usual_places() -> Vec<PathBuf> {
+fn usual_folders() -> Vec<PathBuf> {
     let executable = std::env::current_exe().unwrap_or_default();
     let mut folders: Vec<PathBuf> = Vec::new();
     for (depth, folder) in executable.ancestors().skip(1).take(3).enumerate() {
         folders.push(if depth == 0 { folder.to_owned() } else { folder.join("onnxruntime") });
     }
     folders.push("/usr/lib/liuta".into());
+    folders
+}
+
+fn usual_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
-    for folder in folders {
+    for folder in usual_folders() {
         places.push(folder.join("libonnxruntime.so"));
         let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
         let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
