@@ -154,7 +154,6 @@ impl App {
             store: store.clone(),
             ring: ring.clone(),
             vision: vision.clone(),
-            dispatch: dispatch.clone(),
             health: health.clone(),
         };
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));

@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 /// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Ok,
@@ -27,11 +27,13 @@ pub enum Severity {
 }
 
 /// The state of one thing, `camera/forest-1` or `record/ring`.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = HealthState)]
 pub struct State {
     pub severity: Severity,
     /// What is wrong and what to do; empty when nothing is.
     pub message: String,
+    #[schema(value_type = String, format = DateTime)]
     pub since: Timestamp,
 }
 

@@ -540,12 +540,8 @@ impl LiveStream {
         self.pushes.subscribe()
     }
 
-    /// The parts held now, oldest first: about the last 30 s, and more where key pictures are far apart.
-    pub fn parts(&self) -> Vec<Arc<Part>> {
-        self.lock().parts.iter().map(|placed| placed.part.clone()).collect()
-    }
-
-    /// The same with their places, and the length of the longest segment so far, which never falls.
+    /// The parts held now with their places, oldest first: about the last 30 s, and more where key pictures are far
+    /// apart. Then the length of the longest segment so far, which never falls.
     pub fn placed_parts(&self) -> (Vec<Placed>, i64) {
         let ring = self.lock();
         (ring.parts.iter().cloned().collect(), ring.longest_segment_90k)
@@ -639,6 +635,10 @@ mod tests {
         met
     }
 
+    fn parts(stream: &LiveStream) -> Vec<Arc<Part>> {
+        stream.lock().parts.iter().map(|placed| placed.part.clone()).collect()
+    }
+
     fn holds(stream: &LiveStream) -> Vec<u64> {
         stream.lock().units().map(|unit| unit.seq).collect()
     }
@@ -708,7 +708,7 @@ mod tests {
         }
         for stream in &streams {
             assert!(holds(stream).len() >= 10, "{:?}", holds(stream));
-            let whole = stream.parts().iter().filter(|part| part.independent).count();
+            let whole = parts(stream).iter().filter(|part| part.independent).count();
             assert!(whole >= 2, "no whole segment");
         }
         assert!(budget.used.load(Ordering::Relaxed) <= budget.total + STREAMS * 2_000);
@@ -735,7 +735,7 @@ mod tests {
             let stream = stream(1_000);
             for seq in 0..parts_a_segment * 10 {
                 stream.push_part(part(seq, seq % parts_a_segment == 0));
-                let held = stream.parts();
+                let held = parts(&stream);
                 let began = seq / parts_a_segment + 1;
                 let whole = held.iter().filter(|part| part.independent).count() as u64;
                 assert_eq!(whole, began.min(KEPT_SEGMENTS as u64), "{seq}");
@@ -799,14 +799,14 @@ mod tests {
         for seq in 0..100 {
             by_age.push_part(part(seq, seq % 4 == 0));
         }
-        let held = by_age.parts();
+        let held = parts(&by_age);
         assert_eq!((held[0].seq, held.len()), (40, 60));
 
         let by_bytes = stream(5_000);
         for seq in 0..20 {
             by_bytes.push_part(part(seq, seq == 10));
         }
-        assert_eq!(by_bytes.parts()[0].seq, 10);
+        assert_eq!(parts(&by_bytes)[0].seq, 10);
     }
 
     #[tokio::test]

@@ -11,7 +11,6 @@ use liuta::access::{Access, By, Links, NewToken, Role};
 use liuta::alert::{Alert, Detection, Disposition, Phase};
 use liuta::api::{self, Shared};
 use liuta::config::{Kind, file};
-use liuta::dispatch::Dispatch;
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
@@ -76,13 +75,6 @@ async fn server(anonymous: &str) -> Server {
         access: Access::new(store.clone(), &config, health.clone()),
         ring: Ring::open(&config.data, config.record.clone(), health.clone()).unwrap(),
         vision: Vision::start(config.vision.clone(), health.clone(), found),
-        dispatch: Dispatch::start(
-            &config.dispatch,
-            config.site.clone(),
-            store.clone(),
-            links.clone(),
-            health.clone(),
-        ),
         config: Arc::new(ArcSwap::from_pointee(config)),
         streams,
         links,
@@ -267,7 +259,11 @@ async fn collections_come_in_pages_and_show_only_the_persons_cameras() {
     assert_eq!(count(server.json("/api/v1/alerts?camera=gate-1", Some(&limited)).await), 0);
     assert_eq!(count(server.json("/api/v1/alerts?camera=gate-1", Some(&operator)).await), 4);
     assert_eq!(count(server.json("/api/v1/detections", Some(&operator)).await), 0);
-    assert_eq!(count(server.json("/api/v1/alerts?cursor=nonsense", Some(&operator)).await), 0);
+    let cameras = server.json("/api/v1/cameras?limit=1", Some(&operator)).await;
+    assert_eq!(cameras["items"][0]["id"], "gate-1");
+    let next = cameras["next"].as_str().unwrap();
+    let cameras = server.json(&format!("/api/v1/cameras?limit=1&cursor={next}"), Some(&operator)).await;
+    assert_eq!((&cameras["items"][0]["id"], &cameras["next"]), (&"road-1".into(), &Value::Null));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,6 +330,8 @@ async fn bad_requests_are_told_what_is_wrong() {
         ("/api/v1/alerts?limit=0", 400, "bad-request"),
         ("/api/v1/alerts?limit=100000", 400, "bad-request"),
         ("/api/v1/alerts?start=soon", 400, "bad-request"),
+        ("/api/v1/alerts?cursor=nonsense", 400, "bad-request"),
+        ("/api/v1/cameras?cursor=nonsense", 400, "bad-request"),
         ("/api/v1/alerts/01ZZZ", 404, "not-found"),
         ("/gate-9/index.m3u8", 404, "not-found"),
         ("/gate-1/frame.jpeg?width=1", 400, "bad-request"),

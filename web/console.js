@@ -124,7 +124,7 @@ function card(alert) {
   const image = make('img');
   image.loading = 'lazy';
   image.src = `${alert.snapshot.url}?revision=${alert.revision}`;
-  image.alt = `${kind(alert.kind)}, ${cameraName(alert.camera)}, ${when(alert.snapshot.at)}`;
+  image.alt = `${kind(alert.kind)}, ${cameraName(alert.camera)}, ${when(alert.snapshot_at)}`;
   shot.append(image);
   shot.onclick = () => enlarge(image);
   const text = make('div', 'text');

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::config::{Id, Kind};
 
 /// A class, a score and a place on one picture.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Detection {
     pub class: String,
     pub score: f32,
@@ -22,7 +22,7 @@ pub struct Detection {
 }
 
 /// What vision sees of an alert.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Hits gather, not enough of them yet. Never stored or sent: see [`watch`].
@@ -32,7 +32,7 @@ pub enum Phase {
 }
 
 /// What people did with an alert, after the field's platforms: 上报, 受理, 误报 or 重复, 派遣, 退回, 延期, 处置, 核查, 返工, 结案.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Disposition {
     Reported,
@@ -48,7 +48,8 @@ pub enum Disposition {
 }
 
 /// A confirmed event that dispatch must know.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[schema(as = AlertState)]
 pub struct Alert {
     /// A ULID, kept for the alert's life.
     pub id: String,
@@ -58,6 +59,7 @@ pub struct Alert {
     pub disposition: Disposition,
     pub kind: Kind,
     pub level: u8,
+    #[schema(value_type = String)]
     pub camera: Id,
     pub scene: String,
     /// The zone that it was seen in.
@@ -68,17 +70,22 @@ pub struct Alert {
     pub confidence: f32,
     pub model: String,
     /// Capture time of the first hit.
+    #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
     /// Capture time of the last hit, once ended.
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub ended_at: Option<Timestamp>,
     /// Looks with a hit so far.
     pub count: u32,
     /// Of the picture that the snapshot shows.
     pub boxes: Vec<Detection>,
     /// Capture time of the snapshot's picture.
+    #[schema(value_type = String, format = DateTime)]
     pub snapshot_at: Timestamp,
     /// Range of recording kept as evidence.
+    #[schema(value_type = String, format = DateTime)]
     pub evidence_start: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     pub evidence_end: Timestamp,
     pub drill: bool,
 }

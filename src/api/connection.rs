@@ -35,7 +35,10 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// To connections beyond the limit.
 const TOO_MANY: &[u8] =
-    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Type: application/problem+json\r\n\
+    Content-Length: 129\r\nConnection: close\r\n\r\n\
+    {\"type\":\"urn:liuta:problem:too-many-connections\",\"title\":\"Too many connections\",\"status\":429,\
+    \"detail\":\"close some, or come again later\"}";
 /// To who speaks HTTP where HTTPS is spoken. No redirect: what was sent in clear would be sent so again.
 pub const USE_HTTPS: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 45\r\n\

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
@@ -22,10 +22,10 @@ use crate::access::{Access, Action, By, Denied, Person, Standing};
 use crate::net::Peer;
 
 /// The console's cookie: names a session, and is no password or token.
-const COOKIE: &str = "liuta_session";
+pub const COOKIE: &str = "liuta_session";
 
 /// The same where the connection is encrypted: browsers take a cookie of this name from nobody but this very host.
-const SECURE_COOKIE: &str = "__Host-liuta";
+pub const SECURE_COOKIE: &str = "__Host-liuta";
 
 /// A body takes no longer to send.
 const BODY_PATIENCE: Duration = Duration::from_secs(10);
@@ -149,15 +149,22 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {
+    // Who says so beforehand need not send it.
+    if body.size_hint().lower() > super::MAX_BODY as u64 {
+        return Err(Problem::too_large(super::MAX_BODY));
+    }
     let reading = axum::body::to_bytes(body, super::MAX_BODY);
     match tokio::time::timeout(BODY_PATIENCE, reading).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => {
-            let detail = format!("the body is cut off or longer than {} bytes", super::MAX_BODY);
-            Err(Problem::bad_request(detail))
-        }
+        Ok(Err(error)) if is_too_long(&error) => Err(Problem::too_large(super::MAX_BODY)),
+        Ok(Err(_)) => Err(Problem::bad_request("the body is cut off")),
         Err(_) => Err(Problem::bad_request("the body did not come in time")),
     }
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.any(|cause| cause.is::<http_body_util::LengthLimitError>())
 }
 
 async fn who(access: &Access, parts: &Parts, peer: Peer) -> (Result<Person, Denied>, bool) {

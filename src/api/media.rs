@@ -8,13 +8,15 @@ use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use tokio::sync::Semaphore;
+use utoipa::ToSchema;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
 use crate::access::audit::Event;
 use crate::access::{Action, Denied};
-use crate::record::{MAX_EXPORT, Stretch};
+use crate::record::{GapCause, MAX_EXPORT, Stretch};
 use crate::relay::hls;
 
 /// How far back `/list` reaches where the request says nothing: more than any ring holds.
@@ -26,17 +28,44 @@ const PICTURE_PATIENCE: Duration = Duration::from_secs(15);
 /// Single pictures in the making at once: they share the worker with the looks, and whoever may watch may ask.
 static PICTURES: Semaphore = Semaphore::const_new(4);
 
-/// `/{camera}/{file}`
+#[utoipa::path(
+    get, path = "/{camera}/{file}", tag = "live",
+    params(("camera" = String, Path), ("file" = String, Path)),
+    responses(
+        (status = 200, description = "The playlist, an init segment or a segment", content(
+            (String = "application/vnd.apple.mpegurl"), (String = "video/mp4"),
+        )),
+        (status = 404, description = "Problem not-found: no such stream or file, or no longer"),
+    )
+)]
 pub async fn hls(asked: Asked) -> Answer {
     play(&asked, asked.path("camera")).await
 }
 
-/// `/{camera}/sub/{file}`
+#[utoipa::path(
+    get, path = "/{camera}/sub/{file}", tag = "live",
+    params(("camera" = String, Path), ("file" = String, Path)),
+    responses(
+        (status = 200, description = "The playlist, an init segment or a segment", content(
+            (String = "application/vnd.apple.mpegurl"), (String = "video/mp4"),
+        )),
+        (status = 404, description = "Problem not-found: no such stream or file, or no longer"),
+    )
+)]
 pub async fn hls_sub(asked: Asked) -> Answer {
     play(&asked, &format!("{}/sub", asked.path("camera"))).await
 }
 
-/// `/channels/{channel}/{file}`
+#[utoipa::path(
+    get, path = "/channels/{channel}/{file}", tag = "live",
+    params(("channel" = String, Path), ("file" = String, Path)),
+    responses(
+        (status = 200, description = "The playlist, an init segment or a segment", content(
+            (String = "application/vnd.apple.mpegurl"), (String = "video/mp4"),
+        )),
+        (status = 404, description = "Problem not-found: no such stream or file, or no longer"),
+    )
+)]
 pub async fn hls_channel(asked: Asked) -> Answer {
     play(&asked, &format!("channels/{}", asked.path("channel"))).await
 }
@@ -64,7 +93,15 @@ async fn play(asked: &Asked, path: &str) -> Answer {
     })
 }
 
-/// `/{camera}/frame.jpeg[?width=PIXELS]`: the newest key picture.
+#[utoipa::path(
+    get, path = "/{camera}/frame.jpeg", tag = "live",
+    params(("camera" = String, Path), ("width" = Option<u32>, Query, minimum = 16, maximum = 8192)),
+    responses(
+        (status = 200, description = "The newest key picture", body = String, content_type = "image/jpeg"),
+        (status = 404, description = "Problem not-found"),
+        (status = 501, description = "Problem vision-off"),
+    )
+)]
 pub async fn frame(asked: Asked) -> Answer {
     let path = asked.path("camera");
     let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
@@ -87,7 +124,38 @@ pub async fn frame(asked: Asked) -> Answer {
     Ok(response)
 }
 
-/// `/list?path=CAMERA[&start=…][&end=…]`
+/// What `/list` answers with.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Listed {
+    Recorded {
+        #[schema(value_type = String, format = DateTime)]
+        start: Timestamp,
+        /// Seconds.
+        duration: f64,
+        /// Gives just this.
+        url: String,
+    },
+    Gap {
+        #[schema(value_type = String, format = DateTime)]
+        start: Timestamp,
+        /// Seconds.
+        duration: f64,
+        /// Its cause.
+        #[schema(value_type = String)]
+        gap: GapCause,
+    },
+}
+
+#[utoipa::path(
+    get, path = "/list", tag = "recordings",
+    params(
+        ("path" = String, Query, description = "The camera's id"),
+        ("start" = Option<String>, Query, description = "RFC 3339"),
+        ("end" = Option<String>, Query, description = "RFC 3339"),
+    ),
+    responses((status = 200, description = "Recordings and gaps, oldest first", body = Vec<Listed>))
+)]
 pub async fn list(asked: Asked) -> Answer {
     let camera = known_camera(&asked)?;
     let now = Timestamp::now();
@@ -113,10 +181,10 @@ pub async fn list(asked: Asked) -> Answer {
                 .append_pair("path", &camera)
                 .append_pair("start", &start.to_string())
                 .append_pair("duration", &duration.to_string());
-            serde_json::json!({ "start": start, "duration": duration, "url": url.as_str() })
+            Listed::Recorded { start, duration, url: url.into() }
         }
         Stretch::Gap { start, end, cause } => {
-            serde_json::json!({ "start": start, "duration": seconds(start, end), "gap": cause })
+            Listed::Gap { start, duration: seconds(start, end), gap: cause }
         }
     });
     Ok(axum::Json(told.collect::<Vec<_>>()).into_response())
@@ -134,7 +202,18 @@ fn pieces(stretch: Stretch) -> Vec<Stretch> {
     told
 }
 
-/// `/get?path=CAMERA&start=…&duration=SECONDS`
+#[utoipa::path(
+    get, path = "/get", tag = "recordings",
+    params(
+        ("path" = String, Query, description = "The camera's id"),
+        ("start" = String, Query, description = "RFC 3339"),
+        ("duration" = f64, Query, description = "Seconds, at most three days"),
+    ),
+    responses(
+        (status = 200, description = "One mp4", body = String, content_type = "video/mp4"),
+        (status = 404, description = "Problem not-found"),
+    )
+)]
 pub async fn get(asked: Asked) -> Answer {
     let camera = known_camera(&asked)?;
     let start = asked.time("start")?.ok_or_else(|| Problem::bad_request("start: is missing"))?;
@@ -151,7 +230,13 @@ pub async fn get(asked: Asked) -> Answer {
     export(&asked, Action::Recordings, camera, start..end).await
 }
 
-/// `/api/v1/alerts/{id}/clip.mp4`
+#[utoipa::path(
+    get, path = "/api/v1/alerts/{id}/clip.mp4", tag = "alerts", params(("id" = String, Path)),
+    responses(
+        (status = 200, description = "One mp4", body = String, content_type = "video/mp4"),
+        (status = 404, description = "Problem not-found"),
+    )
+)]
 pub async fn clip(asked: Asked) -> Answer {
     let alert = super::rest::the_alert(&asked).await?;
     export(&asked, Action::Alerts, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await

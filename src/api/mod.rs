@@ -6,6 +6,7 @@
 mod connection;
 pub mod door;
 mod media;
+mod openapi;
 mod page;
 mod people;
 pub mod problem;
@@ -19,11 +20,9 @@ use axum::Router;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
 use tokio_util::sync::CancellationToken;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::access::{Access, Action, Links};
 use crate::config::Config;
-use crate::dispatch::Dispatch;
 use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::Listener;
@@ -47,7 +46,6 @@ pub struct Shared {
     pub store: Arc<Store>,
     pub ring: Arc<Ring>,
     pub vision: Arc<Vision>,
-    pub dispatch: Arc<Dispatch>,
     pub health: Health,
 }
 
@@ -64,6 +62,7 @@ pub fn routes() -> Routes {
         .get("/", Need::Nothing, page::index)
         .get("/console", Need::Nothing, page::console)
         .get("/assets/{file}", Need::Nothing, page::asset)
+        .get("/api/openapi.json", Need::Nothing, openapi::document)
         .get("/healthz", Need::Nothing, rest::healthz)
         .get("/metrics", Need::Action(Metrics), rest::metrics)
         .get("/api/v1/session", Need::Nothing, session::session)
@@ -101,7 +100,6 @@ fn router(state: Shared) -> Router {
         .into_router()
         .fallback(|| async { Problem::not_found("there is nothing at this address") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(RequestBodyLimitLayer::new(MAX_BODY))
         .layer(axum::middleware::map_response(secure))
         .with_state(state)
 }

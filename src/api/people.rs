@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
+use super::rest::filter;
 use super::session::StreamKey;
 use crate::access::people::{Account, Change, NewPerson};
 use crate::access::{Action, NewToken, Role, Token};
@@ -73,20 +74,6 @@ pub struct CreatedToken {
     token: String,
 }
 
-/// A collection, whole.
-#[derive(Serialize, ToSchema)]
-pub struct All<T> {
-    items: Vec<T>,
-    /// Always null: everything stands in `items`.
-    next: Option<String>,
-}
-
-impl<T: Serialize> All<T> {
-    fn of(items: Vec<T>) -> Response {
-        Json(All { items, next: None }).into_response()
-    }
-}
-
 /// A field that is there, even as null.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
@@ -94,14 +81,21 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Opt
 
 #[utoipa::path(
     get, path = "/api/v1/users", tag = "people",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of an earlier page"),
+    ),
     responses(
-        (status = 200, description = "Everyone", body = All<Account>),
+        (status = 200, description = "Everyone", body = Page<Account>),
         (status = 401, description = "Problem sign-in or unknown-token"),
         (status = 403, description = "Problem forbidden"),
     )
 )]
 pub async fn users(asked: Asked) -> Answer {
-    Ok(All::of(asked.ask(|state| state.access.people()).await?))
+    let filter = filter(&asked)?;
+    let people = asked.ask(|state| state.access.people()).await?;
+    let people = people.into_iter().map(|account| (account.name.clone(), account));
+    Ok(Json(Page::by_id(people, &filter)?).into_response())
 }
 
 #[utoipa::path(
@@ -195,14 +189,21 @@ pub async fn new_stream_key(asked: Asked) -> Answer {
 
 #[utoipa::path(
     get, path = "/api/v1/tokens", tag = "people",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of an earlier page"),
+    ),
     responses(
-        (status = 200, description = "Every token, without its text", body = All<Token>),
+        (status = 200, description = "Every token, without its text", body = Page<Token>),
         (status = 401, description = "Problem sign-in or unknown-token"),
         (status = 403, description = "Problem forbidden"),
     )
 )]
 pub async fn tokens(asked: Asked) -> Answer {
-    Ok(All::of(asked.ask(|state| state.access.tokens()).await?))
+    let filter = filter(&asked)?;
+    let tokens = asked.ask(|state| state.access.tokens()).await?;
+    let tokens = tokens.into_iter().map(|token| (token.id.clone(), token));
+    Ok(Json(Page::by_id(tokens, &filter)?).into_response())
 }
 
 #[utoipa::path(
@@ -254,7 +255,7 @@ pub async fn revoke_token(asked: Asked) -> Answer {
 )]
 pub async fn audit(asked: Asked) -> Answer {
     let given = |name: &str| asked.query(name).map(str::to_owned);
-    let page = super::rest::filter(&asked)?;
+    let page = filter(&asked)?;
     let filter = AuditFilter { who: given("who"), action: given("action"), object: given("object"), page };
     Ok(Json(asked.ask(move |state| state.store.audit(&filter)).await?).into_response())
 }

@@ -45,6 +45,11 @@ impl Problem {
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
     }
 
+    pub fn too_large(most: usize) -> Problem {
+        let detail = format!("the body is longer than {most} bytes");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
     pub fn foreign_origin() -> Problem {
         let detail = "the request was made by a page of another origin";
         Problem::new(StatusCode::FORBIDDEN, "foreign-origin", "Foreign origin", detail)
@@ -78,14 +83,26 @@ impl Problem {
     }
 }
 
+/// RFC 9457 problem details.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Problem)]
+pub struct Body {
+    /// `urn:liuta:problem:KIND`: programs branch on it.
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    /// For people: this occurrence's cause and what to do.
+    detail: String,
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({
-            "type": format!("urn:liuta:problem:{}", self.kind),
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
+        let body = Body {
+            r#type: format!("urn:liuta:problem:{}", self.kind),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: self.detail,
+        };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -147,6 +164,9 @@ impl From<Refused> for Problem {
 /// What exactly failed inside is for the log, not for the client.
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Problem {
+        if let StoreError::Cursor = error {
+            return Problem::bad_request(error.to_string());
+        }
         tracing::error!("api: {error}");
         Problem::internal("the box's database does not answer; its log says why")
     }

@@ -1,5 +1,6 @@
 //! `/api/v1`, `/healthz`, `/metrics`: what the box knows, as JSON.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,49 +8,125 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::door::{Answer, Asked};
 use super::media::typed;
-use super::problem::Problem;
+use super::problem::{Body, Problem};
 use crate::access::Action;
 use crate::alert::Alert;
-use crate::config::{Camera, Config};
+use crate::config::{Camera, Config, Id};
+use crate::dispatch::Document;
 use crate::health::{Severity, State};
-use crate::store::Filter;
+use crate::media::VideoCodec;
+use crate::store::{Filter, Page, StoredDetection};
 
 /// Items of a page where the request does not say.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 
-/// `GET /healthz`: 503 where the box itself has failed ([`crate::health::Health::overall`]), else 200. Public, but what is wrong is
-/// told only to who may know.
+/// The box's state, and of each part where the client may know it.
+#[derive(Serialize, ToSchema)]
+pub struct BoxHealth {
+    status: Severity,
+    /// By subject, `camera/gate-1` say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    states: Option<BTreeMap<String, State>>,
+}
+
+/// A camera as clients may know it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Camera)]
+pub struct CameraView {
+    #[schema(value_type = String)]
+    id: Id,
+    name: String,
+    /// What it watches for; null where it is not watched.
+    scene: Option<String>,
+    grid: Option<String>,
+    /// WGS-84 longitude, latitude.
+    position: Option<[f64; 2]>,
+    online: bool,
+    codec: Option<VideoCodec>,
+    /// RFC 6381.
+    codecs: Option<String>,
+    width: Option<u32>,
+    height: Option<u32>,
+    health: CameraHealth,
+    addresses: Addresses,
+    /// For who may configure the camera; never with credentials.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sub_url: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct CameraHealth {
+    severity: Severity,
+    /// Causes name addresses of the inner network: for who may see recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct Addresses {
+    rtsp: String,
+    /// Null where RTSPS is not served.
+    rtsps: Option<String>,
+    hls: String,
+    frame: String,
+}
+
+/// 503 where the box itself has failed ([`crate::health::Health::overall`]), else 200. Public, but what is wrong is told
+/// only to who may know.
+#[utoipa::path(
+    get, path = "/healthz", tag = "health",
+    responses(
+        (status = 200, description = "The box does its job, perhaps less than was promised", body = BoxHealth),
+        (status = 503, description = "The box itself has failed", content(
+            (BoxHealth = "application/json"), (Body = "application/problem+json"),
+        )),
+    )
+)]
 pub async fn healthz(asked: Asked) -> Answer {
     let health = &asked.state.health;
     let overall = health.overall();
     let status = if overall == Severity::Failed { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let mut body = json!({ "status": overall });
-    if asked.may(Action::Metrics, None) {
-        body["states"] = json!(health.snapshot());
-    }
-    Ok((status, Json(body)).into_response())
+    let states = asked.may(Action::Metrics, None).then(|| health.snapshot());
+    Ok((status, Json(BoxHealth { status: overall, states })).into_response())
 }
 
-/// `GET /metrics`
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((
+        status = 200, description = "OpenMetrics for Prometheus", body = String,
+        content_type = "application/openmetrics-text",
+    ))
+)]
 pub async fn metrics(asked: Asked) -> Answer {
     let text = asked.state.health.metrics.encode();
     Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
-/// `GET /api/v1/cameras`
+#[utoipa::path(
+    get, path = "/api/v1/cameras", tag = "cameras",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of an earlier page"),
+    ),
+    responses((status = 200, description = "The cameras that one may watch, by id", body = Page<CameraView>))
+)]
 pub async fn cameras(asked: Asked) -> Answer {
     let config = asked.state.config.load_full();
     let states = asked.state.health.snapshot();
     let seen = config.cameras.values().filter(|camera| asked.may(Action::Live, Some(&camera.id)));
-    let items: Vec<_> = seen
-        .map(|camera| describe(&asked, &config, camera, states.get(&format!("camera/{}", camera.id))))
-        .collect();
-    Ok(Json(json!({ "items": items, "next": null })).into_response())
+    let items = seen.map(|camera| {
+        let state = states.get(&format!("camera/{}", camera.id));
+        (camera.id.to_string(), describe(&asked, &config, camera, state))
+    });
+    Ok(Json(Page::by_id(items, &filter(&asked)?)?).into_response())
 }
 
 /// A camera's address by RTSP or RTSPS as clients reach it: the public name, the port that is listened on.
@@ -58,38 +135,36 @@ fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> 
     format!("{scheme}://{host}:{}/{id}", listen.port())
 }
 
-fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> Value {
+fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> CameraView {
     let id = &camera.id;
     let stream = asked.state.streams.get(id);
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);
-    let mut told = json!({
-        "id": id,
-        "name": camera.name,
-        "scene": camera.scene.as_ref().map(|scene| &scene.name),
-        "grid": camera.grid,
-        "position": camera.position,
-        "online": stream.is_some_and(|stream| stream.is_online()),
-        "codec": video.as_ref().map(|video| video.codec),
-        "codecs": video.as_ref().map(|video| &video.rfc6381),
-        "width": video.as_ref().map(|video| video.width),
-        "height": video.as_ref().map(|video| video.height),
-        "health": { "severity": state.map_or(Severity::Ok, |state| state.severity) },
-        "addresses": {
-            "rtsp": rtsp_address(config, "rtsp", config.rtsp.listen, id),
-            "rtsps": config.rtsp.rtsps_listen.map(|at| rtsp_address(config, "rtsps", at, id)),
-            "hls": format!("/{id}/index.m3u8"),
-            "frame": format!("/{id}/frame.jpeg"),
+    let knows_causes = asked.may(Action::Recordings, Some(id));
+    let configures = asked.may(Action::Configure, Some(id));
+    CameraView {
+        id: id.clone(),
+        name: camera.name.clone(),
+        scene: camera.scene.as_ref().map(|scene| scene.name.clone()),
+        grid: camera.grid.clone(),
+        position: camera.position,
+        online: stream.is_some_and(|stream| stream.is_online()),
+        codec: video.as_ref().map(|video| video.codec),
+        codecs: video.as_ref().map(|video| video.rfc6381.clone()),
+        width: video.as_ref().map(|video| video.width),
+        height: video.as_ref().map(|video| video.height),
+        health: CameraHealth {
+            severity: state.map_or(Severity::Ok, |state| state.severity),
+            message: knows_causes.then(|| state.map_or(String::new(), |state| state.message.clone())),
         },
-    });
-    // Causes name addresses of the inner network.
-    if asked.may(Action::Recordings, Some(id)) {
-        told["health"]["message"] = json!(state.map_or("", |state| &state.message));
+        addresses: Addresses {
+            rtsp: rtsp_address(config, "rtsp", config.rtsp.listen, id),
+            rtsps: config.rtsp.rtsps_listen.map(|at| rtsp_address(config, "rtsps", at, id)),
+            hls: format!("/{id}/index.m3u8"),
+            frame: format!("/{id}/frame.jpeg"),
+        },
+        url: configures.then(|| camera.url.to_string()),
+        sub_url: camera.sub_url.as_ref().filter(|_| configures).map(|url| url.to_string()),
     }
-    if asked.may(Action::Configure, Some(id)) {
-        told["url"] = json!(camera.url.as_str());
-        told["sub_url"] = json!(camera.sub_url.as_ref().map(|url| url.as_str()));
-    }
-    told
 }
 
 /// What a collection's query asks for, narrowed to the person's cameras.
@@ -118,20 +193,42 @@ pub(super) fn filter(asked: &Asked) -> Result<Filter, Problem> {
     Ok(Filter { cameras, range, cursor: asked.query("cursor").map(str::to_owned), limit })
 }
 
-/// `GET /api/v1/alerts[?camera=&start=&end=&limit=&cursor=]`, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/alerts", tag = "alerts",
+    params(
+        ("camera" = Option<String>, Query),
+        ("start" = Option<String>, Query, description = "RFC 3339, inclusive"),
+        ("end" = Option<String>, Query, description = "RFC 3339, exclusive"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of an earlier page"),
+    ),
+    responses((status = 200, description = "Newest first", body = Page<Document<'static>>))
+)]
 pub async fn alerts(asked: Asked) -> Answer {
     let filter = filter(&asked)?;
     let page = asked.ask(move |state| state.store.alerts(&filter)).await?;
-    let items: Vec<_> = page.items.iter().map(tell).collect();
-    Ok(Json(json!({ "items": items, "next": page.next })).into_response())
+    let items = page.items.iter().map(Document::of).collect();
+    Ok(Json(Page { items, next: page.next }).into_response())
 }
 
-/// `GET /api/v1/alerts/{id}`
+#[utoipa::path(
+    get, path = "/api/v1/alerts/{id}", tag = "alerts", params(("id" = String, Path)),
+    responses(
+        (status = 200, description = "As destinations get it, with addresses below this box", body = Document<'static>),
+        (status = 404, description = "Problem not-found"),
+    )
+)]
 pub async fn alert(asked: Asked) -> Answer {
-    Ok(Json(tell(&the_alert(&asked).await?)).into_response())
+    Ok(Json(Document::of(&the_alert(&asked).await?)).into_response())
 }
 
-/// `GET /api/v1/alerts/{id}/snapshot.jpg`
+#[utoipa::path(
+    get, path = "/api/v1/alerts/{id}/snapshot.jpg", tag = "alerts", params(("id" = String, Path)),
+    responses(
+        (status = 200, description = "The picture with boxes", body = String, content_type = "image/jpeg"),
+        (status = 404, description = "Problem not-found"),
+    )
+)]
 pub async fn snapshot(asked: Asked) -> Answer {
     let alert = the_alert(&asked).await?;
     match asked.ask(move |state| state.store.snapshot(&alert.id)).await? {
@@ -149,27 +246,17 @@ pub(super) async fn the_alert(asked: &Asked) -> Result<Alert, Problem> {
         .ok_or_else(|| Problem::not_found("there is no such alert"))
 }
 
-/// An alert as destinations get it, with addresses that need the same sign-in as this one.
-fn tell(alert: &Alert) -> Value {
-    let mut told = json!(alert);
-    if let Value::Object(fields) = &mut told {
-        for internal in ["snapshot_at", "evidence_start", "evidence_end"] {
-            fields.remove(internal);
-        }
-        let base = format!("/api/v1/alerts/{}", alert.id);
-        fields.insert(
-            "snapshot".into(),
-            json!({ "url": format!("{base}/snapshot.jpg"), "at": alert.snapshot_at }),
-        );
-        let clip = json!({
-            "url": format!("{base}/clip.mp4"), "start": alert.evidence_start, "end": alert.evidence_end,
-        });
-        fields.insert("clip".into(), clip);
-    }
-    told
-}
-
-/// `GET /api/v1/detections[?camera=&start=&end=&limit=&cursor=]`, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/detections", tag = "alerts",
+    params(
+        ("camera" = Option<String>, Query),
+        ("start" = Option<String>, Query, description = "RFC 3339, inclusive"),
+        ("end" = Option<String>, Query, description = "RFC 3339, exclusive"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000),
+        ("cursor" = Option<String>, Query, description = "`next` of an earlier page"),
+    ),
+    responses((status = 200, description = "What was seen, newest first", body = Page<StoredDetection>))
+)]
 pub async fn detections(asked: Asked) -> Answer {
     let filter = filter(&asked)?;
     let page = asked.ask(move |state| state.store.detections(&filter)).await?;

@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::access::Links;
 use crate::alert::Alert;
@@ -37,26 +38,46 @@ pub struct Dispatch {
 }
 
 /// An alert as the rest of the world sees it: `data` of its event, and what the API answers.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Alert)]
 pub struct Document<'a> {
     #[serde(flatten)]
     alert: &'a Alert,
-    /// `None` while there is no picture.
+    /// Null while there is no picture.
     snapshot: Option<Snapshot<'a>>,
     clip: Clip,
 }
 
-#[derive(Serialize)]
+/// The picture with the boxes drawn.
+#[derive(Serialize, ToSchema)]
 struct Snapshot<'a> {
     url: String,
-    sha256: &'a str,
+    /// In events alone: whoever follows the link can tell that it is the picture that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<&'a str>,
 }
 
-#[derive(Serialize)]
+/// The recording kept as evidence.
+#[derive(Serialize, ToSchema)]
 struct Clip {
     url: String,
+    #[schema(value_type = String, format = DateTime)]
     start: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
     end: Timestamp,
+}
+
+impl<'a> Document<'a> {
+    /// The alert with addresses that need the same sign-in as the API.
+    pub fn of(alert: &'a Alert) -> Document<'a> {
+        let url = |file: &str| format!("/api/v1/alerts/{}/{file}", alert.id);
+        Document::linked(alert, Some(Snapshot { url: url("snapshot.jpg"), sha256: None }), url("clip.mp4"))
+    }
+
+    fn linked(alert: &'a Alert, snapshot: Option<Snapshot<'a>>, clip: String) -> Document<'a> {
+        let clip = Clip { url: clip, start: alert.evidence_start, end: alert.evidence_end };
+        Document { alert, snapshot, clip }
+    }
 }
 
 /// CloudEvents 1.0, JSON format, structured mode.
@@ -124,11 +145,8 @@ impl Dispatch {
         let link = |file: &str| {
             format!("{base}{}", self.links.sign(&format!("/api/v1/alerts/{}/{file}", alert.id), expires))
         };
-        Document {
-            alert,
-            snapshot: snapshot_sha256.map(|sha256| Snapshot { url: link("snapshot.jpg"), sha256 }),
-            clip: Clip { url: link("clip.mp4"), start: alert.evidence_start, end: alert.evidence_end },
-        }
+        let snapshot = |sha256| Snapshot { url: link("snapshot.jpg"), sha256: Some(sha256) };
+        Document::linked(alert, snapshot_sha256.map(snapshot), link("clip.mp4"))
     }
 
     /// Something new is in the outbox.

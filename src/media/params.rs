@@ -10,7 +10,7 @@ pub const MAX_SIDE: u32 = 16_384;
 /// Parameter sets of one stream, of all kinds together; real cameras send three, encoders with several PPS a few more.
 const MAX_SETS: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VideoCodec {
     H264,

@@ -65,7 +65,7 @@ impl Store {
     }
 
     pub fn alerts(&self, filter: &Filter) -> Result<Page<Alert>, StoreError> {
-        let Some(window) = Window::<Key>::of(filter) else { return Ok(Page::empty()) };
+        let window = Window::<Key>::of(filter)?;
         let cameras = filter.cameras.as_ref().map(|cameras| serde_json::json!(cameras).to_string());
         let (after, after_id) = window.after.clone().unwrap_or((i64::MAX, "\u{10FFFF}".to_owned()));
         let keyed = self.read(|db| {

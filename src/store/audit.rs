@@ -76,7 +76,7 @@ impl Store {
 
     /// Newest first.
     pub fn audit(&self, filter: &AuditFilter) -> Result<Page<AuditRow>, StoreError> {
-        let Some(window) = Window::<i64>::of(&filter.page) else { return Ok(Page::empty()) };
+        let window = Window::<i64>::of(&filter.page)?;
         let rows: Vec<AuditRow> = self.read(|db| {
             db.prepare_cached(
                 "SELECT seq, at, who, address, action, object, detail, hash FROM audit

@@ -62,7 +62,7 @@ impl Store {
     }
 
     pub fn detections(&self, filter: &Filter) -> Result<Page<StoredDetection>, StoreError> {
-        let Some(window) = Window::<Key>::of(filter) else { return Ok(Page::empty()) };
+        let window = Window::<Key>::of(filter)?;
         let keyed = self.read(|db| {
             let Some(cameras) = &filter.cameras else { return select(db, &window, None) };
             // One camera at a time: an index gives each in order, where a query over several would sort them all.

@@ -75,12 +75,15 @@ pub enum StoreError {
     /// Somebody else has changed the alert meanwhile: read it again and repeat the change.
     #[error("alert {alert}: revision {revision} is taken, the newest is {newest}")]
     Stale { alert: String, revision: u32, newest: u32 },
+    #[error("cursor: what an earlier page's next said was expected")]
+    Cursor,
 }
 
-/// One page of a collection, newest first; `next` continues it.
+/// One page of a collection.
 #[derive(Debug, serde::Serialize, utoipa::ToSchema)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// `?cursor=` of the next page; null on the last one.
     pub next: Option<String>,
 }
 
@@ -91,17 +94,18 @@ pub struct Filter {
     pub cameras: Option<Vec<String>>,
     /// Of an alert's start, or a detection's capture time.
     pub range: Option<Range<Timestamp>>,
-    /// From an earlier page's `next`; one that is not is an empty page.
+    /// From an earlier page's `next`.
     pub cursor: Option<String>,
     /// At most so many items, 1..=1000.
     pub limit: usize,
 }
 
 /// A detection as it is remembered.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct StoredDetection {
     pub camera: String,
     /// Capture time of the picture.
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
     pub model: String,
     #[serde(flatten)]

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Filter, Page, nanos};
+use super::{Filter, Page, StoreError, nanos};
 
 /// What a query needs of a [`Filter`].
 pub struct Window<K> {
@@ -20,21 +20,31 @@ pub struct Window<K> {
 }
 
 impl<K: DeserializeOwned> Window<K> {
-    /// `None` where the cursor is none of ours: an empty page.
-    pub fn of(filter: &Filter) -> Option<Window<K>> {
-        let after = match &filter.cursor {
-            None => None,
-            Some(text) => Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?),
-        };
+    /// # Errors
+    /// [`StoreError::Cursor`] where the cursor is none of ours.
+    pub fn of(filter: &Filter) -> Result<Window<K>, StoreError> {
+        let after = filter.cursor.as_deref().map(key).transpose()?;
         let range = filter.range.clone().unwrap_or(Timestamp::MIN..Timestamp::MAX);
         let limit = filter.limit.clamp(1, 1000);
-        Some(Window { from: nanos(range.start), until: nanos(range.end), after, limit })
+        Ok(Window { from: nanos(range.start), until: nanos(range.end), after, limit })
     }
 }
 
 impl<T> Page<T> {
-    pub(super) fn empty() -> Page<T> {
-        Page { items: Vec::new(), next: None }
+    /// A page of what lies in memory, each with its id: in the order of the ids.
+    ///
+    /// # Errors
+    /// [`StoreError::Cursor`] where the filter's cursor is none of ours.
+    pub fn by_id(
+        items: impl IntoIterator<Item = (String, T)>,
+        filter: &Filter,
+    ) -> Result<Page<T>, StoreError> {
+        let after: Option<String> = filter.cursor.as_deref().map(key).transpose()?;
+        let mut keyed: Vec<_> =
+            items.into_iter().filter(|(id, _)| after.as_ref().is_none_or(|a| id > a)).collect();
+        keyed.sort_by(|(a, _), (b, _)| a.cmp(b));
+        keyed.truncate(filter.limit + 1);
+        Ok(Page::of(keyed, filter.limit))
     }
 
     /// A page of at most `limit` of `keyed`, which holds one more where there are more.
@@ -47,4 +57,9 @@ impl<T> Page<T> {
             next: next.map(|key| URL_SAFE_NO_PAD.encode(key)),
         }
     }
+}
+
+fn key<K: DeserializeOwned>(cursor: &str) -> Result<K, StoreError> {
+    let json = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| StoreError::Cursor)?;
+    serde_json::from_slice(&json).map_err(|_| StoreError::Cursor)
 }

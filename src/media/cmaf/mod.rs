@@ -184,11 +184,6 @@ impl Packager {
         self.cut(end_dts + self.shift_90k)
     }
 
-    /// The sequence number of the next part, for the packager of the next run.
-    pub fn next_part(&self) -> u64 {
-        self.next_part
-    }
-
     fn push_video(&mut self, unit: &Arc<AccessUnit>) -> Option<Part> {
         let Some(held) = self.held.take() else {
             if unit.is_rap {

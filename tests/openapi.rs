@@ -1,0 +1,89 @@
+//! The API keeps what its OpenAPI document says: schemathesis makes thousands of requests out of the document, sensible
+//! and not, against the real binary with a camera, alerts and an administrator's token.
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::camera::{Camera, Mount, Options};
+use common::{Daemon, rendered, root};
+use jiff::{SignedDuration, Timestamp};
+use liuta::alert::{Alert, Detection, Disposition, Phase};
+use liuta::config::Kind;
+use liuta::store::Store;
+
+/// What schemathesis may take for all of it.
+const SECONDS: u32 = 45;
+
+/// No answer of ours is a failure inside, and each has a status, a type and a form that the document names.
+const CHECKS: &str =
+    "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
+
+fn put_alerts(daemon: &Daemon) {
+    let store = Store::open(&daemon.data()).unwrap();
+    for n in 0..3 {
+        let at = Timestamp::now() - SignedDuration::from_secs(60 + n);
+        let alert = Alert {
+            id: format!("01J{n}"),
+            revision: 1,
+            phase: Phase::Active,
+            disposition: Disposition::Reported,
+            kind: Kind::Fire,
+            level: 1,
+            camera: "gate-1".into(),
+            scene: "school-gate".into(),
+            zone: Some("yard".to_owned()),
+            grid: None,
+            position: Some([110.2345, 39.1234]),
+            confidence: 0.87,
+            model: "m@1".into(),
+            started_at: at,
+            ended_at: None,
+            count: 3,
+            boxes: vec![Detection { class: "fire".into(), score: 0.87, bbox: [0.41, 0.52, 0.47, 0.61] }],
+            snapshot_at: at,
+            evidence_start: at,
+            evidence_end: at + SignedDuration::from_secs(20),
+            drill: false,
+        };
+        store.put_alert(&alert, Some(&Bytes::from_static(b"jpeg")), &[]).unwrap();
+        store.put_detections("gate-1", at, "m@1", &alert.boxes).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_one_that_the_document_names() {
+    let camera = Camera::start(vec![Mount::new("/cam", &rendered("gate-1.mp4"))], &Options::default()).await;
+    let mut daemon = Daemon::start(&format!(
+        "[vision]\nenabled = false\n[channels.wall-1]\ncamera = \"gate-1\"\n[cameras.gate-1]\nurl = \"{}\"\n",
+        camera.url("/cam")
+    ))
+    .await;
+    put_alerts(&daemon);
+    daemon
+        .until_metric(Duration::from_secs(30), "liuta_recorded_access_units_total", &["camera=\"gate-1\""], 1.0)
+        .await;
+    let program = root().join("target/schemathesis/bin/schemathesis");
+    assert!(program.exists(), "{} is missing: run packaging/setup.sh test", program.display());
+    let token = daemon.token_of("admin", &[]);
+    let report = daemon.folder.path().join("schemathesis");
+    let mut schemathesis = Command::new(program);
+    schemathesis
+        .args(["run", "--checks", CHECKS, "--seed", "1", "--max-examples", "20", "--no-color"])
+        .args(["--max-time", &SECONDS.to_string(), "--suppress-health-check", "all", "--continue-on-failure"])
+        .args(["--request-timeout", "20", "--generation-database", "none", "--warnings", "off"])
+        // Ends the very session that is tested with.
+        .arg("--header")
+        .arg(format!("Authorization: Bearer {token}"))
+        .arg(daemon.url("/api/openapi.json"))
+        .current_dir(daemon.folder.path());
+    let output = tokio::task::spawn_blocking(move || schemathesis.output().unwrap()).await.unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let _ = report;
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    println!("{told}");
+    // It did ask: an empty document would pass as well.
+    assert!(told.contains("alerts") || told.contains("operations"), "{told}");
+}
