@@ -56,3 +56,12 @@ if [ -n "$hash" ] && [ "$(cat target/onnxruntime/wheel.sha256 2>/dev/null)" != "
     mv "target/onnxruntime/libonnxruntime.so.$version" "$library"
     echo "$hash" > target/onnxruntime/wheel.sha256
 fi
+
+# What the API is tested with, beside the system's Python and never in it.
+if [ "${1:-}" = test ] && ! cmp -s packaging/schemathesis.txt target/schemathesis/pinned.txt; then
+    echo "setup: fetching schemathesis"
+    rm -rf target/schemathesis
+    python3 -m pip install -q --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+        -r packaging/schemathesis.txt --target target/schemathesis
+    cp packaging/schemathesis.txt target/schemathesis/pinned.txt
+fi

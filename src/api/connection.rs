@@ -36,7 +36,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 /// To connections beyond the limit.
 const TOO_MANY: &[u8] =
     b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 10\r\nContent-Type: application/problem+json\r\n\
-    Content-Length: 129\r\nConnection: close\r\n\r\n\
+    Content-Length: 136\r\nConnection: close\r\n\r\n\
     {\"type\":\"urn:liuta:problem:too-many-connections\",\"title\":\"Too many connections\",\"status\":429,\
     \"detail\":\"close some, or come again later\"}";
 /// To who speaks HTTP where HTTPS is spoken. No redirect: what was sent in clear would be sent so again.
@@ -182,5 +182,22 @@ impl AsyncWrite for Stalling {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.socket).poll_shutdown(cx);
         self.watch(cx, poll)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answers_written_by_hand_are_as_long_as_they_say() {
+        for answer in [TOO_MANY, USE_HTTPS] {
+            let text = std::str::from_utf8(answer).unwrap();
+            let (head, body) = text.split_once("\r\n\r\n").unwrap();
+            assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{text}");
+        }
+        let (_, problem) = std::str::from_utf8(TOO_MANY).unwrap().split_once("\r\n\r\n").unwrap();
+        let problem: serde_json::Value = serde_json::from_str(problem).unwrap();
+        assert_eq!(problem["status"], 429);
     }
 }

@@ -190,11 +190,14 @@ mod tests {
     #[test]
     fn every_operation_says_who_may_ask_and_what_errors_look_like() {
         let told = serde_json::to_value(describe(&super::super::routes())).unwrap();
+        let mut ids = BTreeSet::new();
         for (method, path, need) in super::super::routes().list() {
             let operation = &told["paths"][*path][method.as_str().to_lowercase()];
             if PAGES.contains(path) {
                 continue;
             }
+            let id = operation["operationId"].as_str().unwrap();
+            assert!(ids.insert(id.to_owned()), "{id} names two operations");
             assert_eq!(operation["security"].is_array(), !matches!(need, Need::Nothing), "{method} {path}");
             for (status, answer) in operation["responses"].as_object().unwrap() {
                 if status.starts_with(['4', '5']) {

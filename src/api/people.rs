@@ -174,7 +174,7 @@ pub async fn remove_user(asked: Asked) -> Answer {
 }
 
 #[utoipa::path(
-    post, path = "/api/v1/users/{name}/key", tag = "people", params(("name" = String, Path)),
+    post, path = "/api/v1/users/{name}/key", tag = "people", operation_id = "new_stream_key_of", params(("name" = String, Path)),
     responses(
         (status = 200, description = "The new stream key; the old one opens nothing any more", body = StreamKey),
         (status = 401, description = "Problem sign-in or unknown-token"),
