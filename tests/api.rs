@@ -395,7 +395,7 @@ async fn a_browser_signs_in_and_out_from_its_own_page_alone() {
     }
     // The server may hang up before a body that it will not read has been sent.
     if let Ok(long) = sign_in(&server.base, "x".repeat(70_000)).await {
-        assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(problem(long).await, (StatusCode::PAYLOAD_TOO_LARGE, "too-large".to_owned()));
     }
     let form = server.client.post(&url).body(body.clone()).send().await.unwrap();
     assert_eq!(problem(form).await.0, StatusCode::BAD_REQUEST);

@@ -22,7 +22,8 @@ const CHECKS: &str =
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
 /// Single pictures need the worker, which is off here.
-const SETTINGS: &str = "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"501\"]\n";
+const SETTINGS: &str =
+    "[checks.not_a_server_error]\nexpected-statuses = [\"2xx\", \"3xx\", \"4xx\", \"501\"]\n";
 
 fn put_alerts(daemon: &Daemon) {
     let store = Store::open(&daemon.data()).unwrap();

@@ -33,7 +33,7 @@ pub struct Account {
     pub cameras: Option<Vec<String>>,
     pub disabled: bool,
     /// Whether there is a stream key, for RTSP.
-    pub stream_key: bool,
+    pub has_stream_key: bool,
     #[schema(value_type = String, format = DateTime)]
     pub created: Timestamp,
     /// Counts changes; the number inside the `ETag`.
@@ -73,7 +73,7 @@ impl Account {
             name: row.name,
             cameras: row.cameras,
             disabled: row.disabled,
-            stream_key: row.stream_key.is_some(),
+            has_stream_key: row.stream_key.is_some(),
             created: row.created,
             revision: row.revision,
         })

@@ -170,7 +170,7 @@ async fn people_sign_in_and_every_change_of_them_ends_their_sessions() {
     access.add_person(new_person("root-admin", Role::Admin, None), by()).await.unwrap();
     let (account, key) =
         access.add_person(new_person("li", Role::Operator, Some(&["group:school"])), by()).await.unwrap();
-    assert!(account.stream_key && key.starts_with("lk_"));
+    assert!(account.has_stream_key && key.starts_with("lk_"));
     let sign_in = |password: &'static str| access.sign_in("li", Secret::new(password), address());
     assert!(matches!(sign_in("wrong password").await, Err(Refused::Wrong)));
     assert!(matches!(
