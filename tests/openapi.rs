@@ -74,6 +74,7 @@ async fn every_answer_is_one_that_the_document_names() {
             1.0,
         )
         .await;
+    let token = daemon.token_of("admin", &[]);
     let installed = root().join("target/schemathesis");
     assert!(installed.exists(), "{} is missing: run packaging/setup.sh test", installed.display());
     std::fs::write(daemon.folder.path().join("schemathesis.toml"), SETTINGS).unwrap();
@@ -82,7 +83,7 @@ async fn every_answer_is_one_that_the_document_names() {
         .args(["run", "--checks", CHECKS, "--seed", "1", "--no-color", "--continue-on-failure"])
         .args(["--max-time", &SECONDS.to_string(), "--max-examples", "20", "--generation-database", "none"])
         .args(["--suppress-health-check", "all", "--warnings", "off", "--request-timeout", "20"])
-        .args(["--header", &format!("Authorization: Bearer {}", daemon.token_of("admin", &[]))])
+        .args(["--header", &format!("Authorization: Bearer {token}")])
         .arg(daemon.url("/api/openapi.json"))
         .env("PYTHONPATH", &installed)
         .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -90,5 +91,8 @@ async fn every_answer_is_one_that_the_document_names() {
     let output = tokio::task::spawn_blocking(move || schemathesis.output().unwrap()).await.unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
-    println!("{told}");
+    // Had it revoked its own token, it would have met little but 401.
+    let users =
+        reqwest::Client::new().get(daemon.url("/api/v1/users")).bearer_auth(&token).send().await.unwrap();
+    assert_eq!(users.status(), 200, "{told}");
 }
