@@ -125,9 +125,9 @@ impl App {
         let access = Access::new(store.clone(), &config, health.clone());
         if let Some(token) = access.open_setup()? {
             // The one secret that is ever logged: it is void once there is an administrator, and after a day.
-            let scheme = if config.api.is_encrypted() { "https" } else { "http" };
             tracing::warn!(
-                "there is no administrator yet: make one at {scheme}://{}/ with this set-up token: {token}",
+                "there is no administrator yet: make one at {}://{}/ with this set-up token: {token}",
+                config.api.scheme(),
                 config.api.listen
             );
         }
@@ -213,7 +213,7 @@ impl App {
             cameras = self.cameras.len(),
             "ready: rtsp://{}/CAMERA, {}://{}/",
             config.rtsp.listen,
-            if config.api.is_encrypted() { "https" } else { "http" },
+            config.api.scheme(),
             config.api.listen
         );
     }

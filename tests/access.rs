@@ -12,9 +12,7 @@ use bytes::Bytes;
 use common::camera::{Camera, Mount, Options};
 use common::{Daemon, config_head, free_address, rendered, until};
 use jiff::{SignedDuration, Timestamp};
-use liuta::alert::{Alert, Detection, Disposition, Phase};
 use liuta::api;
-use liuta::config::Kind;
 use liuta::store::Store;
 use reqwest::{Method, StatusCode, header};
 use serde_json::{Value, json};
@@ -97,30 +95,7 @@ async fn get_with(daemon: &Daemon, path: &str, name: header::HeaderName, value: 
 
 fn put_alert(daemon: &Daemon, id: &str, camera: &str) {
     let at = Timestamp::now() - SignedDuration::from_secs(60);
-    let boxes = vec![Detection { class: "fire".into(), score: 0.9, bbox: [0.1, 0.2, 0.3, 0.4] }];
-    let alert = Alert {
-        id: id.to_owned(),
-        revision: 1,
-        phase: Phase::Active,
-        disposition: Disposition::Reported,
-        kind: Kind::Fire,
-        level: 1,
-        camera: camera.into(),
-        scene: "forest-fire".into(),
-        zone: None,
-        grid: None,
-        position: None,
-        confidence: 0.9,
-        model: "m@1".into(),
-        started_at: at,
-        ended_at: None,
-        count: 3,
-        boxes,
-        snapshot_at: at,
-        evidence_start: at - SignedDuration::from_secs(10),
-        evidence_end: at + SignedDuration::from_secs(20),
-        drill: false,
-    };
+    let alert = common::alert::alert(id, camera, at);
     // As the daemon itself does it, from another process.
     let store = Store::open(&daemon.data()).unwrap();
     store.put_alert(&alert, Some(&Bytes::from_static(b"jpeg")), &[]).unwrap();

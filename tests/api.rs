@@ -1,5 +1,7 @@
 //! The HTTP server from outside, over a real listener: who may reach what, links, pages, errors, hostile requests.
 
+mod common;
+
 use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -8,9 +10,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use liuta::access::{Access, By, Links, NewToken, Role};
-use liuta::alert::{Alert, Detection, Disposition, Phase};
+use liuta::alert::Alert;
 use liuta::api::{self, Shared};
-use liuta::config::{Kind, file};
+use liuta::config::file;
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
@@ -126,30 +128,7 @@ impl Server {
 
     fn put_alert(&self, id: &str, camera: &str, minute: i64) -> Alert {
         let at = Timestamp::from_second(1_780_000_000 + minute * 60).unwrap();
-        let boxes = vec![Detection { class: "fire".into(), score: 0.9, bbox: [0.1, 0.2, 0.3, 0.4] }];
-        let alert = Alert {
-            id: id.to_owned(),
-            revision: 1,
-            phase: Phase::Active,
-            disposition: Disposition::Reported,
-            kind: Kind::Fire,
-            level: 1,
-            camera: camera.into(),
-            scene: "school-gate".into(),
-            zone: None,
-            grid: None,
-            position: None,
-            confidence: 0.9,
-            model: "m@1".into(),
-            started_at: at,
-            ended_at: None,
-            count: 3,
-            boxes,
-            snapshot_at: at,
-            evidence_start: at - SignedDuration::from_secs(10),
-            evidence_end: at + SignedDuration::from_secs(20),
-            drill: false,
-        };
+        let alert = common::alert::alert(id, camera, at);
         let jpeg = Bytes::from(format!("picture of {id}"));
         self.state.store.put_alert(&alert, Some(&jpeg), &[]).unwrap();
         alert

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use common::camera::{Camera, Mount};
 use common::{Daemon, rendered, root};
 use jiff::{SignedDuration, Timestamp};
-use liuta::alert::{Alert, Detection, Disposition, Phase};
-use liuta::config::Kind;
+use liuta::alert::Alert;
 use liuta::store::Store;
 
 /// What schemathesis may take for all of it.
@@ -30,27 +29,9 @@ fn put_alerts(daemon: &Daemon) {
     for n in 0..3 {
         let at = Timestamp::now() - SignedDuration::from_secs(60 + n);
         let alert = Alert {
-            id: format!("01J{n}"),
-            revision: 1,
-            phase: Phase::Active,
-            disposition: Disposition::Reported,
-            kind: Kind::Fire,
-            level: 1,
-            camera: "gate-1".into(),
-            scene: "school-gate".into(),
             zone: Some("yard".to_owned()),
-            grid: None,
             position: Some([110.2345, 39.1234]),
-            confidence: 0.87,
-            model: "m@1".into(),
-            started_at: at,
-            ended_at: None,
-            count: 3,
-            boxes: vec![Detection { class: "fire".into(), score: 0.87, bbox: [0.41, 0.52, 0.47, 0.61] }],
-            snapshot_at: at,
-            evidence_start: at,
-            evidence_end: at + SignedDuration::from_secs(20),
-            drill: false,
+            ..common::alert::alert(&format!("01J{n}"), "gate-1", at)
         };
         store.put_alert(&alert, Some(&Bytes::from_static(b"jpeg")), &[]).unwrap();
         store.put_detections("gate-1", at, "m@1", &alert.boxes).unwrap();

@@ -1,7 +1,9 @@
 //! Where on the picture a detection counts: points and boxes against a zone's polygon.
 //!
-//! Coordinates are normalised: 0..1 of the picture, origin top left. A polygon is its corners in order, closed by
-//! itself; it may be concave. What does not belong here: what a zone is watched for ([`super::watch`]).
+//! Polygons are those of [`crate::config::zone`]. What does not belong here: what a zone is watched for
+//! ([`super::watch`]).
+
+use crate::config::zone::{area, edges};
 
 /// A plume or a flame counts for a zone when so much of its box lies inside, even where its centre does not: smoke
 /// rises out of the slope that burns.
@@ -82,16 +84,6 @@ fn clip(polygon: &[[f32; 2]], axis: usize, limit: f32, keep_above: bool) -> Vec<
         }
     }
     clipped
-}
-
-fn area(polygon: &[[f32; 2]]) -> f32 {
-    let doubled: f32 = edges(polygon).map(|([ax, ay], [bx, by])| ax * by - bx * ay).sum();
-    (doubled / 2.0).abs()
-}
-
-fn edges(polygon: &[[f32; 2]]) -> impl Iterator<Item = ([f32; 2], [f32; 2])> + '_ {
-    let next = polygon.iter().cycle().skip(1);
-    polygon.iter().zip(next).map(|(a, b)| (*a, *b))
 }
 
 #[cfg(test)]

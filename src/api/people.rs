@@ -87,8 +87,6 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Opt
     ),
     responses(
         (status = 200, description = "Everyone", body = Page<Account>),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden"),
     )
 )]
 pub async fn users(asked: Asked) -> Answer {
@@ -103,8 +101,6 @@ pub async fn users(asked: Asked) -> Answer {
     responses(
         (status = 201, description = "Added; the stream key is shown this once", body = NewAccount),
         (status = 400, description = "Problem bad-request; the rules for names and passwords stand in detail"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
         (status = 409, description = "Problem taken"),
         (status = 503, description = "Problem unavailable: too many passwords at once"),
     )
@@ -121,8 +117,6 @@ pub async fn add_user(asked: Asked) -> Answer {
     get, path = "/api/v1/users/{name}", tag = "people", params(("name" = String, Path)),
     responses(
         (status = 200, description = "The person; the ETag is for If-Match", body = Account),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden"),
         (status = 404, description = "Problem not-found"),
     )
 )]
@@ -139,8 +133,6 @@ pub async fn user(asked: Asked) -> Answer {
     responses(
         (status = 200, description = "Changed; their sessions have ended", body = Account),
         (status = 400, description = "Problem bad-request"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
         (status = 404, description = "Problem not-found"),
         (status = 409, description = "Problem last-administrator"),
         (status = 412, description = "Problem stale: somebody else was faster"),
@@ -160,8 +152,6 @@ pub async fn change_user(asked: Asked) -> Answer {
     params(("name" = String, Path), ("If-Match" = Option<String>, Header, description = "The ETag that was read")),
     responses(
         (status = 204, description = "Removed; their sessions and streams end"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
         (status = 404, description = "Problem not-found"),
         (status = 409, description = "Problem last-administrator"),
         (status = 412, description = "Problem stale"),
@@ -177,8 +167,6 @@ pub async fn remove_user(asked: Asked) -> Answer {
     post, path = "/api/v1/users/{name}/key", tag = "people", operation_id = "new_stream_key_of", params(("name" = String, Path)),
     responses(
         (status = 200, description = "The new stream key; the old one opens nothing any more", body = StreamKey),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
         (status = 404, description = "Problem not-found"),
     )
 )]
@@ -195,8 +183,6 @@ pub async fn new_stream_key(asked: Asked) -> Answer {
     ),
     responses(
         (status = 200, description = "Every token, without its text", body = Page<Token>),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden"),
     )
 )]
 pub async fn tokens(asked: Asked) -> Answer {
@@ -211,8 +197,6 @@ pub async fn tokens(asked: Asked) -> Answer {
     responses(
         (status = 201, description = "Made; its text is shown this once", body = CreatedToken),
         (status = 400, description = "Problem bad-request"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
     )
 )]
 pub async fn add_token(asked: Asked) -> Answer {
@@ -226,8 +210,6 @@ pub async fn add_token(asked: Asked) -> Answer {
     delete, path = "/api/v1/tokens/{id}", tag = "people", params(("id" = String, Path)),
     responses(
         (status = 204, description = "Revoked; its sessions and streams end"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden or foreign-origin"),
         (status = 404, description = "Problem not-found: there is none, or it was revoked before"),
     )
 )]
@@ -249,8 +231,6 @@ pub async fn revoke_token(asked: Asked) -> Answer {
     responses(
         (status = 200, description = "Who did what, newest first", body = Page<AuditRow>),
         (status = 400, description = "Problem bad-request"),
-        (status = 401, description = "Problem sign-in or unknown-token"),
-        (status = 403, description = "Problem forbidden"),
     )
 )]
 pub async fn audit(asked: Asked) -> Answer {

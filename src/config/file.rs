@@ -1,7 +1,7 @@
 //! The configuration as people write it (`liuta.toml`), read into [`Config`], and everything that is wrong with it.
 //!
 //! What each key means stands in `config/liuta.toml`; this file is the other half of it and names the same keys in the
-//! same order. Scenes are files of their own ([`super::scene`]).
+//! same order. Scenes are files of their own ([`super::scene`]), zones read themselves ([`super::zone`]).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -115,12 +115,11 @@ fn site(mut table: Reader<'_>, api: &Api) -> Site {
 
 /// Where the API is reached if nobody says otherwise; of a box that listens everywhere only loopback is certain.
 fn reached_at(api: &Api) -> Url {
-    let scheme = if api.is_encrypted() { "https" } else { "http" };
     let mut at = api.listen;
     if at.ip().is_unspecified() {
         at.set_ip(Ipv4Addr::LOCALHOST.into());
     }
-    Url::parse(&format!("{scheme}://{at}")).expect("an address and a port make a URL")
+    Url::parse(&format!("{}://{at}", api.scheme())).expect("an address and a port make a URL")
 }
 
 fn api(mut table: Reader<'_>, folder: &Path) -> Api {
@@ -418,8 +417,11 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
     {
         table.report(at.span.clone(), "position: [longitude, latitude] in degrees, WGS-84, in that order");
     }
-    let zones =
-        table.tables("zones").into_iter().map(|(name, table)| zone(name, table, scene.as_deref())).collect();
+    let zones = table
+        .tables("zones")
+        .into_iter()
+        .map(|(name, table)| zone::read(name, table, scene.as_deref()))
+        .collect();
     table.finish(&[
         "name",
         "url",
@@ -489,65 +491,6 @@ fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> 
     }
 }
 
-/// `scene`: what the camera watches for, where that could be read.
-fn zone(name: String, mut table: Reader<'_>, scene: Option<&Scene>) -> Zone {
-    let points = table.get::<Vec<[f32; 2]>>("points");
-    match &points {
-        None => table.report(table.span.clone(), "points: a zone needs its corners, [[x, y], …] from 0 to 1"),
-        Some(at) if at.value.len() < 3 || at.value.len() > 64 => {
-            table.report(at.span.clone(), "points: 3 to 64 corners were expected");
-        }
-        Some(at) if at.value.iter().flatten().any(|value| !(0.0..=1.0).contains(value)) => {
-            let what = "points: coordinates are shares of the picture, 0 to 1, from its top left corner";
-            table.report(at.span.clone(), what);
-        }
-        Some(at) if crosses_itself(&at.value) => {
-            table.report(
-                at.span.clone(),
-                "points: two sides cross; name the corners in their order around the zone",
-            );
-        }
-        Some(at) if area(&at.value) < 1e-4 => {
-            table.report(at.span.clone(), "points: the corners enclose nothing");
-        }
-        Some(_) => {}
-    }
-    let kinds = table.get::<Vec<Kind>>("kinds");
-    if let (Some(at), Some(scene)) = (&kinds, scene) {
-        let has = |kind: &&Kind| scene.rules.iter().any(|rule| rule.kind == **kind);
-        if let Some(kind) = at.value.iter().find(|kind| !has(kind)) {
-            let known: Vec<_> = scene.rules.iter().map(|rule| rule.kind.as_str()).collect();
-            let what = format!(
-                "kinds: the scene {} does not watch for {}; it has {}",
-                scene.name,
-                kind.as_str(),
-                known.join(", ")
-            );
-            table.report(at.span.clone(), what);
-        }
-    }
-    table.finish(&["points", "kinds"]);
-    let kinds = kinds.map(|at| at.value).unwrap_or_default();
-    Zone { name, points: points.map(|at| at.value).unwrap_or_default(), kinds }
-}
-
-/// Do two sides cross each other? Such a polygon has no area to speak of. Sides that only touch do not count.
-fn crosses_itself(points: &[[f32; 2]]) -> bool {
-    let side = |at: usize| (points[at], points[(at + 1) % points.len()]);
-    let turn = |[ax, ay]: [f32; 2], [bx, by]: [f32; 2], [cx, cy]: [f32; 2]| {
-        (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    };
-    let apart = |(a, b): ([f32; 2], [f32; 2]), (c, d)| turn(a, b, c) * turn(a, b, d) < 0.0;
-    (0..points.len()).any(|i| (0..i).any(|j| apart(side(i), side(j)) && apart(side(j), side(i))))
-}
-
-/// Of a polygon, as a share of the picture (the shoelace formula).
-fn area(points: &[[f32; 2]]) -> f32 {
-    let next = points.iter().cycle().skip(1);
-    let twice: f32 = points.iter().zip(next).map(|([x0, y0], [x1, y1])| x0 * y1 - x1 * y0).sum();
-    twice.abs() / 2.0
-}
-
 /// An RTSP address without its credentials, and the credentials that stood in it.
 fn camera_url(table: &mut Reader<'_>, key: &str, reach: &Reach) -> Option<(Url, Option<Credentials>)> {
     let at = table.parsed(key, |text| {
@@ -603,26 +546,23 @@ fn secret(table: &mut Reader<'_>, key: &str, folder: &Path) -> Option<At<Secret>
         Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
         Err(error) => Err(format!("{key}: {}: {error}", path.display())),
     };
-    let found =
-        if let Some(at) = from.get::<PathBuf>("file") {
-            read(folder.join(at.value))
-        } else if let Some(at) = from.get::<String>("env") {
-            std::env::var(&at.value)
-                .map_err(|_| format!("{key}: the environment variable {} is not set", at.value))
-        } else if let Some(at) = from.get::<String>("credential") {
-            match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => read(Path::new(&directory).join(at.value)),
-                None => Err(format!(
-                    "{key}: credentials come from systemd (LoadCredential=), which did not start this"
-                )),
-            }
-        } else {
-            from.finish(&["file", "env", "credential"]);
-            table.report(span, format!(
+    let found = if let Some(at) = from.get::<PathBuf>("file") {
+        read(folder.join(at.value))
+    } else if let Some(at) = from.get::<String>("env") {
+        std::env::var(&at.value)
+            .map_err(|_| format!("{key}: the environment variable {} is not set", at.value))
+    } else if let Some(at) = from.get::<String>("credential") {
+        match std::env::var_os("CREDENTIALS_DIRECTORY") {
+            Some(directory) => read(Path::new(&directory).join(at.value)),
+            None => Err(format!(
+                "{key}: credentials come from systemd (LoadCredential=), which did not start this"
+            )),
+        }
+    } else {
+        Err(format!(
             "{key}: text, {{ file = \"…\" }}, {{ env = \"…\" }} or {{ credential = \"…\" }} was expected"
-        ));
-            return None;
-        };
+        ))
+    };
     from.finish(&["file", "env", "credential"]);
     match found {
         Ok(text) => Some(At { value: Secret::new(text), span }),

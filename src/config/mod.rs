@@ -1,7 +1,7 @@
 //! The configuration as the program uses it: resolved, validated, complete, never changed in place.
 //!
-//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for,
-//! [`certificate`] the files of `tls`, and [`reach`] is where cameras and destinations may lie.
+//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for and
+//! [`zone`] where, [`certificate`] the files of `tls`, and [`reach`] is where cameras and destinations may lie.
 
 pub mod certificate;
 pub mod file;
@@ -9,6 +9,7 @@ pub mod plan;
 pub mod reach;
 pub mod reader;
 pub mod scene;
+pub mod zone;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,7 +34,7 @@ pub const RESERVED_IDS: [&str; 9] =
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Recordings, index, alerts, `conf.d`.
+    /// Recordings, index, alerts, people.
     pub data: PathBuf,
     pub site: Site,
     pub api: Api,
@@ -79,6 +80,11 @@ pub struct Api {
 impl Api {
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some() || !(self.listen.ip().is_loopback() || self.plain_http)
+    }
+
+    /// What its addresses begin with.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_encrypted() { "https" } else { "http" }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub mod alert;
 pub mod camera;
 pub mod certificate;
 pub mod desk;
