@@ -31,6 +31,7 @@ use crate::net::connections::Connections;
 use crate::net::listener::Listener;
 use crate::net::tls::Tls;
 use crate::record::Ring;
+use crate::relay::channels::Channels;
 use crate::relay::rtsp;
 use crate::store::Store;
 use crate::vision::Vision;
@@ -89,6 +90,7 @@ struct App {
     config: Arc<ArcSwap<Config>>,
     health: Health,
     streams: Arc<Directory>,
+    channels: Arc<Channels>,
     budget: Arc<Budget>,
     cameras: BTreeMap<Id, Camera>,
     store: Arc<Store>,
@@ -143,12 +145,15 @@ impl App {
         let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
+        let channels = Channels::new(store.clone(), streams.clone());
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
         let config = Arc::new(ArcSwap::from_pointee(config));
         let api_stop = CancellationToken::new();
         let shared = api::Shared {
             config: config.clone(),
             streams: streams.clone(),
+            channels: channels.clone(),
+            viewers: Arc::default(),
             access: access.clone(),
             links,
             store: store.clone(),
@@ -168,6 +173,7 @@ impl App {
             config,
             health,
             streams,
+            channels,
             budget: Budget::new(LIVE_BYTES),
             cameras: BTreeMap::new(),
             store,
@@ -186,7 +192,7 @@ impl App {
         for camera in config.cameras.values() {
             app.start_camera(camera.clone());
         }
-        app.set_channels(&config);
+        app.set_channels(&config).await;
         Ok(app)
     }
 
@@ -248,19 +254,11 @@ impl App {
         self.analysis.unwatch(id);
     }
 
-    /// `rtsp://…/channels/NAME` is the stream of the camera on air.
-    fn set_channels(&self, config: &Config) {
-        for (path, _) in self.streams.all() {
-            if let Some(name) = path.strip_prefix("channels/")
-                && !config.channels.contains_key(name)
-            {
-                self.streams.remove(&path);
-            }
-        }
-        for (name, channel) in &config.channels {
-            if let Some(camera) = self.cameras.get(&channel.camera) {
-                self.streams.insert(format!("channels/{name}"), camera.main.clone());
-            }
+    /// Brings the channels on air, once the cameras run.
+    async fn set_channels(&self, config: &Config) {
+        let (channels, configured) = (self.channels.clone(), config.channels.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || channels.configure(&configured)).await {
+            tracing::error!("channels: {error}");
         }
     }
 
@@ -310,7 +308,7 @@ impl App {
                 self.cameras.insert(retuned.id.clone(), camera);
             }
         }
-        self.set_channels(&new);
+        self.set_channels(&new).await;
         self.access.reconfigure(&new);
         if let Some(tls) = self.tls.as_ref().filter(|_| new.serves_tls()) {
             tls.reconfigure(&new);

@@ -189,7 +189,7 @@ impl Default for Metrics {
             alerts: Family::default(), "Alerts confirmed";
             vision_restarts: Family::default(), "Restarts of the vision worker";
             vision_sandbox_info: Family::default(), "1 for what of the vision worker's sandbox this kernel has";
-            relay_readers: Family::default(), "Clients that play a stream, by protocol (HLS has requests, no readers)";
+            relay_readers: Family::default(), "Clients that play a stream, by protocol; by HLS, those that asked for a piece within 15 s";
             relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
             outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
             outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(

@@ -105,7 +105,7 @@ fn put_alert(daemon: &Daemon, id: &str, camera: &str) {
 /// `road-1` only; where the route is about a camera, or about something of one, it is `gate-1`. By session: `s`, a
 /// person who is an administrator. `-`: nobody; `m`: the anonymous viewer where that is allowed.
 /// The last column: who is let in and finds nothing there, since what there is belongs to another camera.
-const ALLOWED: [(&str, &str, &str); 35] = [
+const ALLOWED: [(&str, &str, &str); 38] = [
     ("GET /", "-mvodakls", ""),
     ("GET /console", "-mvodakls", ""),
     ("GET /assets/{file}", "-mvodakls", ""),
@@ -129,6 +129,10 @@ const ALLOWED: [(&str, &str, &str); 35] = [
     ("DELETE /api/v1/tokens/{id}", "as", ""),
     ("GET /api/v1/audit", "as", ""),
     ("GET /api/v1/cameras", "mvoakls", ""),
+    ("GET /api/v1/channels", "mvoakls", ""),
+    // On air is road-1.
+    ("GET /api/v1/channels/{channel}", "mvoals", ""),
+    ("PUT /api/v1/channels/{channel}", "oals", ""),
     ("GET /api/v1/alerts", "odakls", ""),
     ("GET /api/v1/alerts/{id}", "odakls", "l"),
     ("GET /api/v1/alerts/{id}/snapshot.jpg", "odakls", "l"),

@@ -20,6 +20,7 @@ use liuta::media::{AccessUnit, Feed, Sample, time};
 use liuta::net::connections::Connections;
 use liuta::net::listener::Listener;
 use liuta::record::{GapCause, MAX_EXPORTS, Ring};
+use liuta::relay::channels::Channels;
 use liuta::simulate::clip::Clip;
 use liuta::store::Store;
 use liuta::vision::Vision;
@@ -71,7 +72,8 @@ async fn server(anonymous: &str) -> Server {
     for id in config.cameras.keys() {
         streams.insert(&**id, LiveStream::new(id.clone(), Feed::Main, 1 << 20));
     }
-    streams.insert("channels/wall-1", streams.get("road-1").unwrap());
+    let channels = Channels::new(store.clone(), streams.clone());
+    channels.configure(&config.channels);
     let (found, _) = tokio::sync::mpsc::channel(1);
     let state = Shared {
         access: Access::new(store.clone(), &config, health.clone()),
@@ -79,6 +81,8 @@ async fn server(anonymous: &str) -> Server {
         vision: Vision::start(config.vision.clone(), health.clone(), found),
         config: Arc::new(ArcSwap::from_pointee(config)),
         streams,
+        channels,
+        viewers: Arc::default(),
         links,
         store,
         health,

@@ -3,6 +3,7 @@
 //! Every route stands in [`routes`] with what it needs ([`door`]); [`connection`] bounds what a client may cost. What
 //! does not belong here: what anything means; handlers ask the module that knows and put its answer into words.
 
+mod channels;
 mod connection;
 pub mod door;
 mod media;
@@ -27,6 +28,8 @@ use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::Listener;
 use crate::record::Ring;
+use crate::relay::channels::Channels;
+use crate::relay::viewers::Viewers;
 use crate::store::Store;
 use crate::vision::Vision;
 pub use connection::USE_HTTPS;
@@ -41,6 +44,8 @@ const MAX_BODY: usize = 64 << 10;
 pub struct Shared {
     pub config: Arc<ArcSwap<Config>>,
     pub streams: Arc<Directory>,
+    pub channels: Arc<Channels>,
+    pub viewers: Arc<Viewers>,
     pub access: Access,
     pub links: Links,
     pub store: Arc<Store>,
@@ -82,6 +87,14 @@ pub fn routes() -> Routes {
         .on(Method::DELETE, "/api/v1/tokens/{id}", Need::Action(Configure), people::revoke_token)
         .get("/api/v1/audit", Need::Action(Configure), people::audit)
         .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
+        .get("/api/v1/channels", Need::Action(Live), channels::channels)
+        .get("/api/v1/channels/{channel}", live(camera_of_channel), channels::channel)
+        .on(
+            Method::PUT,
+            "/api/v1/channels/{channel}",
+            Need::Camera(Channels, camera_of_channel),
+            channels::switch,
+        )
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)
         .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)

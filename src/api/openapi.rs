@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{media, people, problem, rest, session};
+use super::{channels, media, people, problem, rest, session};
 
 /// The handlers, each with its annotation: a new one is one line here.
 #[derive(OpenApi)]
@@ -31,6 +31,9 @@ use super::{media, people, problem, rest, session};
         rest::healthz,
         rest::metrics,
         rest::cameras,
+        channels::channels,
+        channels::channel,
+        channels::switch,
         rest::alerts,
         rest::alert,
         rest::snapshot,

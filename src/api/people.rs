@@ -241,7 +241,7 @@ pub async fn audit(asked: Asked) -> Answer {
 }
 
 /// With the revision as its `ETag`.
-fn tagged(revision: u64, response: impl IntoResponse) -> Response {
+pub(super) fn tagged(revision: u64, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -68,6 +68,18 @@ impl Problem {
         Problem::new(StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile", detail)
     }
 
+    /// A change of this must say what it is based on.
+    pub fn precondition_required() -> Problem {
+        let detail = "read it first, and send its ETag as If-Match";
+        let title = "If-Match is needed";
+        Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", title, detail)
+    }
+
+    /// The request names a camera that is not configured.
+    pub fn unknown_camera(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-camera", "Unknown camera", detail)
+    }
+
     /// It cannot be done as things stand.
     pub fn conflict(kind: &'static str, title: &'static str, detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, kind, title, detail)

@@ -106,7 +106,9 @@ pub async fn healthz(asked: Asked) -> Answer {
     ))
 )]
 pub async fn metrics(asked: Asked) -> Answer {
-    let text = asked.state.health.metrics.encode();
+    let metrics = &asked.state.health.metrics;
+    asked.state.viewers.count(metrics);
+    let text = metrics.encode();
     Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
@@ -130,7 +132,7 @@ pub async fn cameras(asked: Asked) -> Answer {
 }
 
 /// A camera's address by RTSP or RTSPS as clients reach it: the public name, the port that is listened on.
-fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
+pub(super) fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
     let host = config.site.public_url.host_str().unwrap_or("127.0.0.1");
     format!("{scheme}://{host}:{}/{id}", listen.port())
 }

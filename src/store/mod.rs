@@ -1,5 +1,5 @@
-//! `state.db`: alerts with their snapshots, the outbox, detections, people, tokens, sessions, the audit trail. SQLite, WAL, `synchronous = FULL`; one
-//! writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
+//! `state.db`: alerts with their snapshots, the outbox, detections, what is on air, people, tokens, sessions, the audit
+//! trail. SQLite, WAL, `synchronous = FULL`; one writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
 //!
 //! What does not belong here: segments (`record` has its own index) and what any of it means.
 //!
@@ -13,6 +13,7 @@
 
 mod alerts;
 mod audit;
+mod channels;
 mod detections;
 mod outbox;
 mod page;
@@ -136,6 +137,20 @@ pub struct DeadLetter {
     pub given_up: Timestamp,
     pub attempts: u32,
     pub reason: String,
+}
+
+/// What is on air on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelRow {
+    pub name: String,
+    pub camera: String,
+    /// The camera of the configuration when this one was put on air.
+    pub configured: String,
+    /// Counts changes, from 1.
+    pub revision: u64,
+    pub since: Timestamp,
+    /// `None`: the configuration.
+    pub who: Option<String>,
 }
 
 /// A token as it is kept: only its SHA-256.
