@@ -25,6 +25,7 @@ use crate::camera::Camera;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
 use crate::dispatch::Dispatch;
+use crate::events::{Events, Watched};
 use crate::health::{Health, Severity};
 use crate::live::{Budget, Directory};
 use crate::net::connections::Connections;
@@ -91,6 +92,7 @@ struct App {
     health: Health,
     streams: Arc<Directory>,
     channels: Arc<Channels>,
+    events: Arc<Events>,
     budget: Arc<Budget>,
     cameras: BTreeMap<Id, Camera>,
     store: Arc<Store>,
@@ -149,11 +151,19 @@ impl App {
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
         let config = Arc::new(ArcSwap::from_pointee(config));
         let api_stop = CancellationToken::new();
+        let watched = Watched {
+            config: config.clone(),
+            streams: streams.clone(),
+            channels: channels.clone(),
+            health: health.clone(),
+        };
+        let events = Events::start(store.clone(), watched, api_stop.clone())?;
         let shared = api::Shared {
             config: config.clone(),
             streams: streams.clone(),
             channels: channels.clone(),
             viewers: Arc::default(),
+            events: events.clone(),
             access: access.clone(),
             links,
             store: store.clone(),
@@ -174,6 +184,7 @@ impl App {
             health,
             streams,
             channels,
+            events,
             budget: Budget::new(LIVE_BYTES),
             cameras: BTreeMap::new(),
             store,
@@ -206,6 +217,7 @@ impl App {
                 ("HTTP server", self.api.is_finished()),
                 ("RTSP server", !self.rtsp.is_running()),
                 ("analysis", !self.analysis.is_running()),
+                ("live events", !self.events.is_running()),
             ];
             if let Some((part, _)) = parts.into_iter().find(|(_, ended)| *ended) {
                 return part;

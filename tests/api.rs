@@ -13,6 +13,7 @@ use liuta::access::{Access, By, Links, NewToken, Role};
 use liuta::alert::Alert;
 use liuta::api::{self, Shared};
 use liuta::config::file;
+use liuta::events::{Events, Watched};
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
@@ -75,11 +76,24 @@ async fn server(anonymous: &str) -> Server {
     let channels = Channels::new(store.clone(), streams.clone());
     channels.configure(&config.channels);
     let (found, _) = tokio::sync::mpsc::channel(1);
+    let access = Access::new(store.clone(), &config, health.clone());
+    let ring = Ring::open(&config.data, config.record.clone(), health.clone()).unwrap();
+    let vision = Vision::start(config.vision.clone(), health.clone(), found);
+    let config = Arc::new(ArcSwap::from_pointee(config));
+    let stop = CancellationToken::new();
+    let watched = Watched {
+        config: config.clone(),
+        streams: streams.clone(),
+        channels: channels.clone(),
+        health: health.clone(),
+    };
+    let events = Events::start(store.clone(), watched, stop.clone()).unwrap();
     let state = Shared {
-        access: Access::new(store.clone(), &config, health.clone()),
-        ring: Ring::open(&config.data, config.record.clone(), health.clone()).unwrap(),
-        vision: Vision::start(config.vision.clone(), health.clone(), found),
-        config: Arc::new(ArcSwap::from_pointee(config)),
+        events,
+        access,
+        ring,
+        vision,
+        config,
         streams,
         channels,
         viewers: Arc::default(),
@@ -89,7 +103,6 @@ async fn server(anonymous: &str) -> Server {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
     tokio::spawn(api::serve(
         Listener::new(listener, Connections::new("http", state.health.clone())),
         state.clone(),

@@ -6,6 +6,7 @@
 mod channels;
 mod connection;
 pub mod door;
+mod events;
 mod media;
 mod openapi;
 mod page;
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Action, Links};
 use crate::config::Config;
+use crate::events::Events;
 use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::Listener;
@@ -46,6 +48,7 @@ pub struct Shared {
     pub streams: Arc<Directory>,
     pub channels: Arc<Channels>,
     pub viewers: Arc<Viewers>,
+    pub events: Arc<Events>,
     pub access: Access,
     pub links: Links,
     pub store: Arc<Store>,
@@ -95,6 +98,7 @@ pub fn routes() -> Routes {
             Need::Camera(Channels, camera_of_channel),
             channels::switch,
         )
+        .get("/api/v1/events", Need::Events, events::events)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)
         .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)

@@ -55,6 +55,14 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "foreign-origin", "Foreign origin", detail)
     }
 
+    pub fn too_many_streams() -> Problem {
+        let detail = "you follow live events too often already: end one, or come again later";
+        Problem {
+            retry_after: Some(10),
+            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many streams", detail)
+        }
+    }
+
     pub fn unavailable(detail: impl Into<String>, retry_after: u32) -> Problem {
         Problem {
             retry_after: Some(retry_after),

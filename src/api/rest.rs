@@ -18,6 +18,7 @@ use crate::access::Action;
 use crate::alert::Alert;
 use crate::config::{Camera, Config, Id};
 use crate::dispatch::Document;
+use crate::events::CameraHealth;
 use crate::health::{Severity, State};
 use crate::media::VideoCodec;
 use crate::store::{Filter, Page, StoredDetection};
@@ -60,14 +61,6 @@ pub struct CameraView {
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sub_url: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct CameraHealth {
-    severity: Severity,
-    /// Causes name addresses of the inner network: for who may see recordings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]

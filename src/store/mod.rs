@@ -33,8 +33,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use tokio::sync::Notify;
 
 use crate::alert::Detection;
+pub use alerts::ALERTS_LOGGED;
 pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken};
 pub use people::PeopleError;
 
@@ -49,6 +51,7 @@ pub struct Store {
     writer: Mutex<Writer>,
     readers: Vec<Mutex<Connection>>,
     turn: AtomicUsize,
+    alert_logged: Notify,
 }
 
 /// Behind one lock, so that the two never wait for each other inside SQLite.
@@ -243,7 +246,7 @@ impl Store {
         };
         let (log, readers) = open().map_err(explain)?;
         let writer = Mutex::new(Writer { durable, log });
-        Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0) }))
+        Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0), alert_logged: Notify::new() }))
     }
 
     /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters, entries for
