@@ -12,13 +12,13 @@ mod differences;
 mod log;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Action, Person};
@@ -166,7 +166,7 @@ pub struct Events {
     pushed: watch::Sender<u64>,
     followers: Mutex<HashMap<String, usize>>,
     stop: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    task: OnceLock<AbortHandle>,
 }
 
 /// What is watched for changes of state.
@@ -201,7 +201,7 @@ impl Events {
             pushed: watch::Sender::new(0),
             followers: Mutex::default(),
             stop,
-            task: Mutex::default(),
+            task: OnceLock::new(),
         });
         let run = events.clone();
         let task = tokio::spawn(async move {
@@ -211,14 +211,13 @@ impl Events {
                 () = run.watch_states(&watched) => {}
             }
         });
-        *events.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(task);
+        events.task.get_or_init(|| task.abort_handle());
         Ok(events)
     }
 
     /// False once stopped, or should watching have failed.
     pub fn is_running(&self) -> bool {
-        let task = self.task.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        task.as_ref().is_some_and(|task| !task.is_finished())
+        self.task.get().is_some_and(|task| !task.is_finished())
     }
 
     /// Follows what happens from now on or, with the id of an event, after that event. `who` is whom the follower counts
@@ -234,6 +233,7 @@ impl Events {
         }
         followers.insert(who.to_owned(), of_one + 1);
         drop(followers);
+        self.health.metrics.event_followers.inc();
         let pushed = self.pushed.subscribe();
         let log = self.log();
         let at = after.map_or_else(|| log.end(), |id| log.position(id));
@@ -340,6 +340,7 @@ impl Follower {
                 Step::Event(event) => return Some(event),
                 Step::Lost(subjects) => {
                     self.read.clear();
+                    self.events.health.metrics.event_resets.inc();
                     return Some(Arc::new(Event::new(&self.id(), &Draft::reset(subjects))));
                 }
                 Step::Alerts { until } => {
@@ -391,6 +392,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
+        self.events.health.metrics.event_followers.dec();
         let mut followers = self.events.followers();
         if let Some(count) = followers.get_mut(&self.who) {
             *count -= 1;

@@ -170,6 +170,8 @@ pub struct Metrics {
     pub vision_sandbox_info: Family<Sandbox, Gauge>,
     pub relay_readers: Family<PathProtocol, Gauge<i64, AtomicI64>>,
     pub relay_skips: Family<PathProtocol, Counter>,
+    pub event_followers: Gauge<i64, AtomicI64>,
+    pub event_resets: Counter,
     pub outbox_pending: Family<DestinationLabel, Gauge<i64, AtomicI64>>,
     pub outbox_delivery_seconds: Family<DestinationLabel, Histogram>,
     pub ring_free_bytes: Family<Volume, Gauge<f64, AtomicU64>>,
@@ -205,6 +207,8 @@ impl Default for Metrics {
             vision_sandbox_info: Family::default(), "1 for what of the vision worker's sandbox this kernel has";
             relay_readers: Family::default(), "Clients that play a stream, by protocol; by HLS, those that asked for a piece within 15 s";
             relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
+            event_followers: Gauge::default(), "Clients that follow live events";
+            event_resets: Counter::default(), "Times that a client of live events was too late to be told what it missed";
             outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
             outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(
                 || Histogram::new(exponential_buckets(0.01, 2.5, 14))), "From the alert's revision to its acknowledgement";

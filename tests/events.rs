@@ -557,7 +557,7 @@ async fn a_stream_ends_with_what_let_it_in() {
     let created: Value = created.json().await.unwrap();
     let (id, token) = (created["id"].as_str().unwrap(), created["token"].as_str().unwrap());
     let mut cookies = Vec::new();
-    for name in ["li", "wang"] {
+    for name in ["li", "wang", "zhao"] {
         let password = "correct horse";
         let body = json!({ "name": name, "role": "operator", "password": password });
         send(Method::POST, "/api/v1/users", body).await;
@@ -569,11 +569,11 @@ async fn a_stream_ends_with_what_let_it_in() {
         );
     }
     let mut streams = Vec::new();
-    for shown in [Some(token), Some(&cookies[0]), Some(&cookies[1]), None] {
+    for shown in [Some(token), Some(&cookies[0]), Some(&cookies[1]), Some(&cookies[2]), None] {
         streams.push(Stream::open(&daemon, shown, None).await);
     }
     // Through a quiet time they show that they live.
-    let stay = &mut streams[3];
+    let stay = &mut streams[4];
     let alive = async {
         while stay.comments < 2 {
             stay.block().await.expect("the stream goes on");
@@ -581,11 +581,12 @@ async fn a_stream_ends_with_what_let_it_in() {
     };
     tokio::time::timeout(Duration::from_secs(25), alive).await.expect("a comment within 15 s");
 
-    // A token revoked by another process, a person with another role, one who signs out.
+    // A token revoked by another process, a person with another role, one who signs out, one with another password.
     let revoked = Instant::now();
     let mut command = Command::new(env!("CARGO_BIN_EXE_liuta"));
     run(command.args(["token", "revoke", id, "--config"]).arg(daemon.config_file()));
     send(Method::PATCH, "/api/v1/users/li", json!({ "role": "viewer" })).await;
+    send(Method::PATCH, "/api/v1/users/zhao", json!({ "password": "battery staple" })).await;
     let out = client
         .delete(daemon.url("/api/v1/session"))
         .header(header::COOKIE, &cookies[1])
@@ -593,16 +594,16 @@ async fn a_stream_ends_with_what_let_it_in() {
         .await
         .unwrap();
     assert!(out.status().is_success());
-    for stream in &mut streams[..3] {
+    for stream in &mut streams[..4] {
         let ended =
             tokio::time::timeout(REVOKED_WITHIN.saturating_sub(revoked.elapsed()), stream.rest(MINUTE));
         ended.await.expect("the stream ends with the permission");
         // Not for having been silent for a minute.
         assert!(revoked.elapsed() < REVOKED_WITHIN);
     }
-    let alive = tokio::time::timeout(Duration::from_secs(20), streams[3].block()).await;
+    let alive = tokio::time::timeout(Duration::from_secs(20), streams[4].block()).await;
     assert!(alive.unwrap().is_some(), "the others stay");
-    for shown in [token, &cookies[0], &cookies[1]] {
+    for shown in [token, &cookies[0], &cookies[1], &cookies[2]] {
         let status = Stream::ask(&daemon, Some(shown), None).await.status();
         // A session that has ended is none, and anyone may watch live here.
         let refused = if shown == token { StatusCode::UNAUTHORIZED } else { StatusCode::OK };

@@ -1,7 +1,7 @@
 //! Where streams are reached.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::LiveStream;
 
@@ -9,11 +9,18 @@ use super::LiveStream;
 /// A path belongs to a camera; permission is asked for that camera.
 #[derive(Default)]
 pub struct Directory {
-    streams: RwLock<BTreeMap<String, (Arc<LiveStream>, Numbering)>>,
+    paths: RwLock<Paths>,
+}
+
+#[derive(Default)]
+struct Paths {
+    streams: BTreeMap<String, (Arc<LiveStream>, Numbering)>,
+    /// The numbers that paths which lead nowhere now go on with: a camera's, say, while it starts anew.
+    ends: BTreeMap<String, (u64, u64)>,
 }
 
 /// How a path counts the segments and discontinuities of its stream. Where a path gets another stream it counts on, so
-/// that players never take what they are shown for what they know already.
+/// that players never take what they are shown for what they know already. A new process counts anew.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Numbering {
     /// Added to the stream's own numbers, wrapping.
@@ -31,14 +38,16 @@ impl Numbering {
         own.wrapping_add(self.discontinuity)
     }
 
-    /// For `next` in the place of `before`, which was numbered like this.
-    fn go_on(self, before: &LiveStream, next: &LiveStream) -> Numbering {
-        let [_, end] = before.places();
-        let [start, _] = next.places();
-        Numbering {
-            segment: self.segment(end.0).wrapping_sub(start.0),
-            discontinuity: self.discontinuity(end.1).wrapping_sub(start.1),
-        }
+    /// Begins with these numbers.
+    fn from(end: (u64, u64), stream: &LiveStream) -> Numbering {
+        let [start, _] = stream.places();
+        Numbering { segment: end.0.wrapping_sub(start.0), discontinuity: end.1.wrapping_sub(start.1) }
+    }
+
+    /// The numbers that follow those of the stream so far.
+    fn end(self, stream: &LiveStream) -> (u64, u64) {
+        let [_, end] = stream.places();
+        (self.segment(end.0), self.discontinuity(end.1))
     }
 }
 
@@ -49,31 +58,39 @@ impl Directory {
 
     /// The stream, and how its segments are numbered at this path.
     pub fn numbered(&self, path: &str) -> Option<(Arc<LiveStream>, Numbering)> {
-        self.read().get(path).cloned()
+        self.read().streams.get(path).cloned()
     }
 
     /// Every path with its stream, in order.
     pub fn all(&self) -> Vec<(String, Arc<LiveStream>)> {
-        self.read().iter().map(|(path, (stream, _))| (path.clone(), stream.clone())).collect()
+        self.read().streams.iter().map(|(path, (stream, _))| (path.clone(), stream.clone())).collect()
     }
 
     /// The path leads to this stream from now on.
     pub fn insert(&self, path: impl Into<String>, stream: Arc<LiveStream>) {
         let path = path.into();
-        let mut streams = self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut paths = self.write();
+        let Paths { streams, ends } = &mut *paths;
         let numbering = match streams.get(&path) {
-            None => Numbering::default(),
             Some((before, numbering)) if Arc::ptr_eq(before, &stream) => *numbering,
-            Some((before, numbering)) => numbering.go_on(before, &stream),
+            Some((before, numbering)) => Numbering::from(numbering.end(before), &stream),
+            None => ends.remove(&path).map_or(Numbering::default(), |end| Numbering::from(end, &stream)),
         };
         streams.insert(path, (stream, numbering));
     }
 
     pub fn remove(&self, path: &str) {
-        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(path);
+        let mut paths = self.write();
+        if let Some((stream, numbering)) = paths.streams.remove(path) {
+            paths.ends.insert(path.to_owned(), numbering.end(&stream));
+        }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, (Arc<LiveStream>, Numbering)>> {
-        self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn read(&self) -> RwLockReadGuard<'_, Paths> {
+        self.paths.read().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Paths> {
+        self.paths.write().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A segment is the parts from an independent one up to the next. Nothing is kept here: the ring numbers segments and
 //! discontinuities, so that playlists agree with each other as parts come and go, and the directory numbers on where a
-//! path gets another stream, so that no name ever means two things.
+//! path gets another stream, so that no name means two things while the process lives.
 //!
 //! What does not belong here: packaging (`media::cmaf`), HTTP and permission (`api`).
 
@@ -264,6 +264,9 @@ mod tests {
         let (mut known, mut counted) = (std::collections::BTreeSet::new(), (0, 0));
         let mut pushed = 0;
         for (take, on_air) in [&one, &two, &one, &two].into_iter().enumerate() {
+            if take == 2 {
+                directory.remove("channels/wall-1");
+            }
             directory.insert("channels/wall-1", on_air.clone());
             directory.insert("channels/wall-1", on_air.clone());
             // Both cameras go on all the time; one of them has key pictures more often.
