@@ -14,6 +14,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +23,7 @@ use crate::access::{Access, Links};
 use crate::analysis::Analysis;
 use crate::api;
 use crate::camera::Camera;
+use crate::config::loaded::Loaded;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
 use crate::dispatch::Dispatch;
@@ -32,6 +34,7 @@ use crate::net::listener::Listener;
 use crate::net::tls::Tls;
 use crate::record::Ring;
 use crate::relay::rtsp;
+use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::vision::Vision;
 
@@ -49,20 +52,21 @@ const DETECTIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 const ALERTS_KEPT: Duration = Duration::from_secs(180 * 86_400);
 
 /// Runs the daemon until it is told to stop.
-pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
+pub async fn run(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
     // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
-    let mut app = App::start(file, config).await?;
+    let (mut app, mut requests) = App::start(file, loaded).await?;
     app.log_addresses();
     app.tell_ready();
     loop {
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
+        // One after the other: a reload and a change never meet.
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => app.reload().await,
+                Signal::Stop => break,
+            },
+            Some(request) = requests.recv() => app.change(request).await,
             part = app.ended_part() => anyhow::bail!("the {part} ended by itself; the service manager starts anew"),
-        };
-        match signal {
-            Signal::Reload => app.reload().await,
-            Signal::Stop => break,
         }
     }
     tokio::select! {
@@ -87,6 +91,7 @@ pub fn keep_private() {
 struct App {
     file: PathBuf,
     config: Arc<ArcSwap<Config>>,
+    settings: Settings,
     health: Health,
     streams: Arc<Directory>,
     budget: Arc<Budget>,
@@ -105,8 +110,9 @@ struct App {
 }
 
 impl App {
-    async fn start(file: &Path, config: Config) -> anyhow::Result<App> {
+    async fn start(file: &Path, loaded: Loaded) -> anyhow::Result<(App, mpsc::Receiver<settings::Request>)> {
         let health = Health::default();
+        let config = loaded.config.clone();
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o750)
@@ -139,15 +145,17 @@ impl App {
             links.clone(),
             health.clone(),
         );
-        let (found, looked) = tokio::sync::mpsc::channel(64);
+        let (found, looked) = mpsc::channel(64);
         let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
-        let config = Arc::new(ArcSwap::from_pointee(config));
+        let (settings, requests) = settings::requests(loaded, store.secret("settings")?);
+        let config = Arc::new(ArcSwap::new(config));
         let api_stop = CancellationToken::new();
         let shared = api::Shared {
             config: config.clone(),
+            settings: settings.clone(),
             streams: streams.clone(),
             access: access.clone(),
             links,
@@ -155,6 +163,7 @@ impl App {
             ring: ring.clone(),
             vision: vision.clone(),
             health: health.clone(),
+            trials: Arc::new(Semaphore::new(api::TRIALS)),
         };
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
@@ -166,6 +175,7 @@ impl App {
         let mut app = App {
             file: file.to_owned(),
             config,
+            settings,
             health,
             streams,
             budget: Budget::new(LIVE_BYTES),
@@ -187,7 +197,7 @@ impl App {
             app.start_camera(camera.clone());
         }
         app.set_channels(&config);
-        Ok(app)
+        Ok((app, requests))
     }
 
     /// Waits until something ends that must not while the daemon runs, and names it. What cannot work but is still
@@ -270,8 +280,9 @@ impl App {
         let file = self.file.clone();
         match tokio::task::spawn_blocking(move || config::file::load(&file)).await {
             Ok(Ok(new)) => {
-                self.apply(new).await;
+                self.apply(Arc::new(new)).await;
                 self.health.ok("config");
+                tracing::info!("configuration reloaded");
             }
             Ok(Err(problems)) => {
                 let message = format!("reload refused, the former configuration stays: {problems}");
@@ -283,8 +294,27 @@ impl App {
         self.tell_ready();
     }
 
-    async fn apply(&mut self, new: Config) {
-        let old = self.config.load_full();
+    /// Carries out a change that somebody asked for through the API; a refused one leaves everything as it is.
+    async fn change(&mut self, request: settings::Request) {
+        let (settings, access) = (self.settings.clone(), self.access.clone());
+        let carried_out = tokio::task::spawn_blocking(move || {
+            let done = settings.carry_out(&request, access.audit());
+            (request, done)
+        });
+        match carried_out.await {
+            Ok((request, Ok(new))) => {
+                self.apply(new.clone()).await;
+                tracing::info!("configuration changed: {request}");
+                request.answer(Ok(new));
+            }
+            Ok((request, Err(refused))) => request.answer(Err(refused)),
+            // Whoever asked sees that nobody answers any more.
+            Err(error) => tracing::error!("a change: {error}"),
+        }
+    }
+
+    async fn apply(&mut self, loaded: Arc<Loaded>) {
+        let (old, new) = (self.config.load_full(), loaded.config.clone());
         let plan = Plan::between(&old, &new);
         for section in &plan.restart_needed {
             tracing::warn!("[{section}] has changed; that takes effect with the next start");
@@ -320,8 +350,8 @@ impl App {
         }
         self.ring.reconfigure(new.record.clone());
         self.dispatch.reconfigure(&new.dispatch, new.site.clone());
-        self.config.store(Arc::new(new));
-        tracing::info!("configuration reloaded");
+        self.config.store(new);
+        self.settings.adopt(loaded);
     }
 
     /// Sources first, then what they feed, each step within the common deadline; stragglers are named.

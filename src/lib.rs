@@ -5,7 +5,7 @@
 //!
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
-//! `cli` → `app` → `api` → `relay`, `dispatch`, `analysis` → `camera` → {`vision`, `alert`, `record`} →
+//! `cli` → `app` → `api` → `relay`, `dispatch`, `analysis`, `settings` → `camera` → {`vision`, `alert`, `record`} →
 //! {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
 
 pub mod access;
@@ -26,6 +26,7 @@ pub mod media;
 pub mod net;
 pub mod record;
 pub mod relay;
+pub mod settings;
 pub mod simulate;
 pub mod store;
 pub mod vision;

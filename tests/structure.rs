@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 10] = [
     &["app", "demo"],
     &["api", "simulate"],
     &["analysis", "relay"],
-    &["camera", "dispatch"],
+    &["camera", "dispatch", "settings"],
     &["vision", "record"],
     &["access", "hw"],
     &["live", "store", "net"],

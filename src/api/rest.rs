@@ -135,7 +135,7 @@ fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> 
     format!("{scheme}://{host}:{}/{id}", listen.port())
 }
 
-fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> CameraView {
+pub(super) fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> CameraView {
     let id = &camera.id;
     let stream = asked.state.streams.get(id);
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);
