@@ -28,7 +28,6 @@ use crate::store::Page;
 
 /// What may be said of a camera; in a change, null removes.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes bodies, which the reader of the configuration judges")]
 pub struct CameraFields {
     name: Option<String>,
@@ -71,7 +70,6 @@ pub struct CameraToTry {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes bodies")]
 pub struct ZoneFields {
     /// The corners in their order, each [x, y], 0 to 1 of the picture from its top left corner.
@@ -89,7 +87,6 @@ pub struct NewZone {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes bodies")]
 pub struct DestinationFields {
     /// `webhook`

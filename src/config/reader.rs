@@ -48,7 +48,6 @@ pub struct Setting {
     /// Its dotted key, as in the file: `cameras.gate-1.url`.
     pub key: String,
     /// As written; a secret shows as `‹secret›`, an address without what lets somebody in.
-    #[schema(value_type = Object)]
     pub value: serde_json::Value,
     /// `liuta.toml:12:7`, `conf.d/90-api.toml:3:7`, or `default`.
     pub from: String,
