@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
@@ -90,7 +89,6 @@ pub fn keep_private() {
 
 struct App {
     file: PathBuf,
-    config: Arc<ArcSwap<Config>>,
     settings: Settings,
     health: Health,
     streams: Arc<Directory>,
@@ -151,10 +149,8 @@ impl App {
         let streams = Arc::new(Directory::default());
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
         let (settings, requests) = settings::requests(loaded, store.secret("settings")?);
-        let config = Arc::new(ArcSwap::new(config));
         let api_stop = CancellationToken::new();
         let shared = api::Shared {
-            config: config.clone(),
             settings: settings.clone(),
             streams: streams.clone(),
             access: access.clone(),
@@ -168,13 +164,12 @@ impl App {
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
         let mut chores = vec![
-            tokio::spawn(forget_old(store.clone(), config.clone())),
+            tokio::spawn(forget_old(store.clone(), settings.clone())),
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
         chores.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
         let mut app = App {
             file: file.to_owned(),
-            config,
             settings,
             health,
             streams,
@@ -192,7 +187,6 @@ impl App {
             api_stop,
             chores,
         };
-        let config = app.config.load_full();
         for camera in config.cameras.values() {
             app.start_camera(camera.clone());
         }
@@ -218,7 +212,7 @@ impl App {
     }
 
     fn log_addresses(&self) {
-        let config = self.config.load();
+        let config = self.settings.config();
         tracing::info!(
             cameras = self.cameras.len(),
             "ready: rtsp://{}/CAMERA, {}://{}/",
@@ -314,7 +308,7 @@ impl App {
     }
 
     async fn apply(&mut self, loaded: Arc<Loaded>) {
-        let (old, new) = (self.config.load_full(), loaded.config.clone());
+        let (old, new) = (self.settings.config(), loaded.config.clone());
         let plan = Plan::between(&old, &new);
         for section in &plan.restart_needed {
             tracing::warn!("[{section}] has changed; that takes effect with the next start");
@@ -350,7 +344,6 @@ impl App {
         }
         self.ring.reconfigure(new.record.clone());
         self.dispatch.reconfigure(&new.dispatch, new.site.clone());
-        self.config.store(new);
         self.settings.adopt(loaded);
     }
 
@@ -448,12 +441,12 @@ async fn bind(section: &str, key: &str, at: SocketAddr) -> anyhow::Result<TcpLis
 }
 
 /// Keeps `state.db` from growing for ever.
-async fn forget_old(store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
+async fn forget_old(store: Arc<Store>, settings: Settings) {
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         let store = store.clone();
-        let audited = jiff::Timestamp::now().checked_sub(config.load().audit.retention);
+        let audited = jiff::Timestamp::now().checked_sub(settings.config().audit.retention);
         let done = tokio::task::spawn_blocking(move || {
             store.forget(DETECTIONS_KEPT, ALERTS_KEPT)?;
             audited.map_or(Ok(()), |until| store.prune_audit(until))

@@ -22,7 +22,7 @@ use crate::access::audit::{Audit, Event};
 use crate::config::loaded::Loaded;
 use crate::config::overlay::{self, REFERENCES, REMOVED, WriteError};
 use crate::config::reader::{Problem, dotted};
-use crate::config::{self, file};
+use crate::config::{self, Config, file};
 use crate::store::StoreError;
 
 /// Changes that wait for the one before; more are refused.
@@ -153,6 +153,10 @@ pub fn requests(loaded: Loaded, key: [u8; 32]) -> (Settings, mpsc::Receiver<Requ
 impl Settings {
     pub fn loaded(&self) -> Arc<Loaded> {
         self.loaded.load_full()
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.loaded.load().config.clone()
     }
 
     /// What runs from now on.

@@ -16,7 +16,6 @@ mod settings;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
@@ -24,7 +23,6 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Action, Links};
-use crate::config::Config;
 use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::Listener;
@@ -42,7 +40,6 @@ const MAX_BODY: usize = 64 << 10;
 /// What handlers reach.
 #[derive(Clone)]
 pub struct Shared {
-    pub config: Arc<ArcSwap<Config>>,
     pub settings: Settings,
     pub streams: Arc<Directory>,
     pub access: Access,

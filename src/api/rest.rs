@@ -119,7 +119,7 @@ pub async fn metrics(asked: Asked) -> Answer {
     responses((status = 200, description = "The cameras that one may watch, by id", body = Page<CameraView>))
 )]
 pub async fn cameras(asked: Asked) -> Answer {
-    let config = asked.state.config.load_full();
+    let config = asked.state.settings.config();
     let states = asked.state.health.snapshot();
     let seen = config.cameras.values().filter(|camera| asked.may(Action::Live, Some(&camera.id)));
     let items = seen.map(|camera| {

@@ -344,7 +344,7 @@ pub async fn try_camera(asked: Asked) -> Answer {
     )
 )]
 pub async fn zones(asked: Asked) -> Answer {
-    let config = asked.state.settings.loaded().config.clone();
+    let config = asked.state.settings.config();
     let camera = known_camera(&config.cameras, &asked)?;
     let zones = camera.zones.iter().map(|zone| (zone.name.clone(), one_zone(zone)));
     Ok(Json(Page::by_id(zones, &filter(&asked)?)?).into_response())
@@ -450,7 +450,7 @@ fn zone_in_path(asked: &Asked) -> Object {
     responses((status = 200, description = "Where alerts go, by name", body = Page<DestinationSettings>))
 )]
 pub async fn destinations(asked: Asked) -> Answer {
-    let config = asked.state.settings.loaded().config.clone();
+    let config = asked.state.settings.config();
     let told = config.dispatch.iter().map(|(name, there)| (name.clone(), DestinationSettings::of(there)));
     Ok(Json(Page::by_id(told, &filter(&asked)?)?).into_response())
 }

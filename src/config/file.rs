@@ -79,7 +79,7 @@ pub fn parse(path: &Path, text: String) -> Result<Config, Problems> {
 }
 
 /// The main file and what lies over it. Relative paths start at the main file, in whichever they are written.
-pub(super) fn parse_layers(layers: Vec<Layer>) -> Result<Loaded, Problems> {
+pub fn parse_layers(layers: Vec<Layer>) -> Result<Loaded, Problems> {
     let source = Source::layered(layers.clone());
     let mut scenes = Scenes { folder: folder(&layers[0].path), problems: Vec::new() };
     let config = read(&source, &mut scenes);
