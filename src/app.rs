@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -22,6 +22,7 @@ use crate::access::{Access, Links};
 use crate::analysis::Analysis;
 use crate::api;
 use crate::camera::Camera;
+use crate::config::loaded::Loaded;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
 use crate::dispatch::Dispatch;
@@ -34,6 +35,7 @@ use crate::net::tls::Tls;
 use crate::record::Ring;
 use crate::relay::channels::Channels;
 use crate::relay::rtsp;
+use crate::settings::{self, Settings};
 use crate::store::Store;
 use crate::vision::Vision;
 
@@ -51,20 +53,21 @@ const DETECTIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
 const ALERTS_KEPT: Duration = Duration::from_secs(180 * 86_400);
 
 /// Runs the daemon until it is told to stop.
-pub async fn run(file: &Path, config: Config) -> anyhow::Result<()> {
+pub async fn run(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
     // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
-    let mut app = App::start(file, config).await?;
+    let (mut app, mut requests) = App::start(file, loaded).await?;
     app.log_addresses();
     app.tell_ready();
     loop {
-        let signal = tokio::select! {
-            signal = signals.next() => signal,
+        // One after the other: a reload and a change never meet.
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => app.reload().await,
+                Signal::Stop => break,
+            },
+            Some(request) = requests.recv() => app.change(request).await,
             part = app.ended_part() => anyhow::bail!("the {part} ended by itself; the service manager starts anew"),
-        };
-        match signal {
-            Signal::Reload => app.reload().await,
-            Signal::Stop => break,
         }
     }
     tokio::select! {
@@ -88,7 +91,7 @@ pub fn keep_private() {
 
 struct App {
     file: PathBuf,
-    config: Arc<ArcSwap<Config>>,
+    settings: Settings,
     health: Health,
     streams: Arc<Directory>,
     channels: Arc<Channels>,
@@ -109,8 +112,9 @@ struct App {
 }
 
 impl App {
-    async fn start(file: &Path, config: Config) -> anyhow::Result<App> {
+    async fn start(file: &Path, loaded: Loaded) -> anyhow::Result<(App, mpsc::Receiver<settings::Request>)> {
         let health = Health::default();
+        let config = loaded.config.clone();
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o750)
@@ -143,23 +147,23 @@ impl App {
             links.clone(),
             health.clone(),
         );
-        let (found, looked) = tokio::sync::mpsc::channel(64);
+        let (found, looked) = mpsc::channel(64);
         let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
         let channels = Channels::new(store.clone(), streams.clone());
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
-        let config = Arc::new(ArcSwap::from_pointee(config));
+        let (settings, requests) = settings::requests(loaded, store.secret("settings")?);
         let api_stop = CancellationToken::new();
         let watched = Watched {
-            config: config.clone(),
+            settings: settings.clone(),
             streams: streams.clone(),
             channels: channels.clone(),
             health: health.clone(),
         };
         let events = Events::start(store.clone(), watched, api_stop.clone())?;
         let shared = api::Shared {
-            config: config.clone(),
+            settings: settings.clone(),
             streams: streams.clone(),
             channels: channels.clone(),
             viewers: Arc::default(),
@@ -170,17 +174,18 @@ impl App {
             ring: ring.clone(),
             vision: vision.clone(),
             health: health.clone(),
+            trials: Arc::new(Semaphore::new(api::TRIALS)),
         };
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
         let mut chores = vec![
-            tokio::spawn(forget_old(store.clone(), config.clone())),
+            tokio::spawn(forget_old(store.clone(), settings.clone())),
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
         chores.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
         let mut app = App {
             file: file.to_owned(),
-            config,
+            settings,
             health,
             streams,
             channels,
@@ -199,12 +204,11 @@ impl App {
             api_stop,
             chores,
         };
-        let config = app.config.load_full();
         for camera in config.cameras.values() {
             app.start_camera(camera.clone());
         }
         app.set_channels(&config).await;
-        Ok(app)
+        Ok((app, requests))
     }
 
     /// Waits until something ends that must not while the daemon runs, and names it. What cannot work but is still
@@ -226,7 +230,7 @@ impl App {
     }
 
     fn log_addresses(&self) {
-        let config = self.config.load();
+        let config = self.settings.config();
         tracing::info!(
             cameras = self.cameras.len(),
             "ready: rtsp://{}/CAMERA, {}://{}/",
@@ -280,8 +284,9 @@ impl App {
         let file = self.file.clone();
         match tokio::task::spawn_blocking(move || config::file::load(&file)).await {
             Ok(Ok(new)) => {
-                self.apply(new).await;
+                self.apply(Arc::new(new)).await;
                 self.health.ok("config");
+                tracing::info!("configuration reloaded");
             }
             Ok(Err(problems)) => {
                 let message = format!("reload refused, the former configuration stays: {problems}");
@@ -293,8 +298,27 @@ impl App {
         self.tell_ready();
     }
 
-    async fn apply(&mut self, new: Config) {
-        let old = self.config.load_full();
+    /// Carries out a change that somebody asked for through the API; a refused one leaves everything as it is.
+    async fn change(&mut self, request: settings::Request) {
+        let (settings, access) = (self.settings.clone(), self.access.clone());
+        let carried_out = tokio::task::spawn_blocking(move || {
+            let done = settings.carry_out(&request, access.audit());
+            (request, done)
+        });
+        match carried_out.await {
+            Ok((request, Ok(new))) => {
+                self.apply(new.clone()).await;
+                tracing::info!("configuration changed: {request}");
+                request.answer(Ok(new));
+            }
+            Ok((request, Err(refused))) => request.answer(Err(refused)),
+            // Whoever asked sees that nobody answers any more.
+            Err(error) => tracing::error!("a change: {error}"),
+        }
+    }
+
+    async fn apply(&mut self, loaded: Arc<Loaded>) {
+        let (old, new) = (self.settings.config(), loaded.config.clone());
         let plan = Plan::between(&old, &new);
         for section in &plan.restart_needed {
             tracing::warn!("[{section}] has changed; that takes effect with the next start");
@@ -330,8 +354,7 @@ impl App {
         }
         self.ring.reconfigure(new.record.clone());
         self.dispatch.reconfigure(&new.dispatch, new.site.clone());
-        self.config.store(Arc::new(new));
-        tracing::info!("configuration reloaded");
+        self.settings.adopt(loaded);
     }
 
     /// Sources first, then what they feed, each step within the common deadline; stragglers are named.
@@ -428,12 +451,12 @@ async fn bind(section: &str, key: &str, at: SocketAddr) -> anyhow::Result<TcpLis
 }
 
 /// Keeps `state.db` from growing for ever.
-async fn forget_old(store: Arc<Store>, config: Arc<ArcSwap<Config>>) {
+async fn forget_old(store: Arc<Store>, settings: Settings) {
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         let store = store.clone();
-        let audited = jiff::Timestamp::now().checked_sub(config.load().audit.retention);
+        let audited = jiff::Timestamp::now().checked_sub(settings.config().audit.retention);
         let done = tokio::task::spawn_blocking(move || {
             store.forget(DETECTIONS_KEPT, ALERTS_KEPT)?;
             audited.map_or(Ok(()), |until| store.prune_audit(until))

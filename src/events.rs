@@ -15,7 +15,6 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
@@ -23,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Action, Person};
 use crate::alert::Alert;
-use crate::config::{Config, Id};
+use crate::config::Id;
 use crate::dispatch::Document;
 use crate::health::{Health, Severity};
 use crate::live::Directory;
 use crate::relay::channels::Channels;
+use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use differences::Seen;
 pub use differences::{CameraHealth, CameraState, OnAirNow, SubjectState};
@@ -171,7 +171,7 @@ pub struct Events {
 
 /// What is watched for changes of state.
 pub struct Watched {
-    pub config: Arc<ArcSwap<Config>>,
+    pub settings: Settings,
     pub streams: Arc<Directory>,
     pub channels: Arc<Channels>,
     pub health: Health,

@@ -122,7 +122,7 @@ pub fn profiles(name: &str, folder: Option<&Path>) -> Result<Vec<Profile>, Probl
         };
         let what = format!("there is no hardware profile {name:?}; {hint}");
         let file = folder.map_or_else(|| PathBuf::from("hw-profiles"), Path::to_owned);
-        return Err(Problems(vec![Problem { file, line: 0, column: 0, what }]));
+        return Err(Problems(vec![Problem::of_file(&file, what)]));
     }
     found.retain(|profile| name == "auto" || profile.name == name || profile.name == SOFTWARE);
     Ok(found)
@@ -137,7 +137,7 @@ fn all(folder: Option<&Path>) -> Result<Vec<Profile>, Problems> {
                 Ok(profile) => own.push(profile),
                 Err(found) => problems.extend(found.0),
             },
-            Err(error) => problems.push(Problem { file, line: 0, column: 0, what: error.to_string() }),
+            Err(error) => problems.push(Problem::of_file(&file, error.to_string())),
         }
     }
     let mut built_in = Vec::new();
@@ -161,7 +161,7 @@ fn profile_files(folder: &Path) -> Result<Vec<PathBuf>, Problems> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => {
             let (file, what) = (folder.to_owned(), error.to_string());
-            return Err(Problems(vec![Problem { file, line: 0, column: 0, what }]));
+            return Err(Problems(vec![Problem::of_file(&file, what)]));
         }
     };
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();

@@ -5,8 +5,9 @@
 //!
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
-//! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis` → `camera` → {`vision`, `alert`, `record`} →
-//! {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
+//! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis`, `settings` → `camera` →
+//! {`vision`, `alert`, `record`} → {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}.
+//! `tests/structure.rs` holds this.
 
 pub mod access;
 pub mod alert;
@@ -27,6 +28,7 @@ pub mod media;
 pub mod net;
 pub mod record;
 pub mod relay;
+pub mod settings;
 pub mod simulate;
 pub mod store;
 pub mod vision;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use liuta::access::{Access, By, Links, NewToken, Role};
 use liuta::alert::Alert;
 use liuta::api::{self, Shared};
 use liuta::config::file;
+use liuta::config::overlay::Layer;
 use liuta::events::{Events, Watched};
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
@@ -22,12 +22,14 @@ use liuta::net::connections::Connections;
 use liuta::net::listener::Listener;
 use liuta::record::{GapCause, MAX_EXPORTS, Ring};
 use liuta::relay::channels::Channels;
+use liuta::settings;
 use liuta::simulate::clip::Clip;
 use liuta::store::Store;
 use liuta::vision::Vision;
 use reqwest::{Method, StatusCode, header};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 /// A server on a port of its own, with the cameras `gate-1` and `road-1`, which have sent nothing yet.
@@ -65,7 +67,8 @@ async fn server(anonymous: &str) -> Server {
         "#,
         data.path()
     );
-    let config = file::parse(Path::new("/nowhere/liuta.toml"), text).unwrap();
+    let loaded = file::parse_layers(vec![Layer::new(Path::new("/nowhere/liuta.toml"), text)]).unwrap();
+    let config = loaded.config.clone();
     let health = Health::default();
     let store = Store::open(&config.data).unwrap();
     let links = Links::new([7; 32]);
@@ -79,10 +82,10 @@ async fn server(anonymous: &str) -> Server {
     let access = Access::new(store.clone(), &config, health.clone());
     let ring = Ring::open(&config.data, config.record.clone(), health.clone()).unwrap();
     let vision = Vision::start(config.vision.clone(), health.clone(), found);
-    let config = Arc::new(ArcSwap::from_pointee(config));
+    let settings = settings::requests(loaded, [7; 32]).0;
     let stop = CancellationToken::new();
     let watched = Watched {
-        config: config.clone(),
+        settings: settings.clone(),
         streams: streams.clone(),
         channels: channels.clone(),
         health: health.clone(),
@@ -93,13 +96,14 @@ async fn server(anonymous: &str) -> Server {
         access,
         ring,
         vision,
-        config,
+        settings,
         streams,
         channels,
         viewers: Arc::default(),
         links,
         store,
         health,
+        trials: Arc::new(Semaphore::new(api::TRIALS)),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
@@ -460,7 +464,7 @@ async fn hostile_requests_get_nothing_and_leave_the_server_alive() {
 /// What ffmpeg makes of these pictures, a key picture every second, is recorded `times` over as `gate-1`'s. Where it
 /// begins.
 async fn record(server: &Server, source: &str, quality: &str, times: i64) -> Timestamp {
-    let path = server.state.config.load().data.join("clip.mp4");
+    let path = server.state.settings.config().data.join("clip.mp4");
     let arguments = ["-v", "error", "-f", "lavfi", "-i", source, "-c:v", "libx264", "-preset", "ultrafast"];
     let encoded = std::process::Command::new("ffmpeg")
         .args(arguments)
@@ -511,7 +515,7 @@ async fn pictures(server: &Server, response: reqwest::Response) -> usize {
     assert_eq!(response.headers()[header::CONTENT_TYPE], "video/mp4");
     let named = response.headers()[header::CONTENT_DISPOSITION].to_str().unwrap();
     assert!(named.starts_with("attachment; filename=\"gate-1_2") && named.ends_with("Z.mp4\""), "{named}");
-    let path = server.state.config.load().data.join("answer.mp4");
+    let path = server.state.settings.config().data.join("answer.mp4");
     std::fs::write(&path, response.bytes().await.unwrap()).unwrap();
     let decoded = std::process::Command::new("ffmpeg")
         .args(["-v", "warning", "-i"])

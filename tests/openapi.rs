@@ -14,7 +14,7 @@ use liuta::alert::Alert;
 use liuta::store::Store;
 
 /// What schemathesis may take for all of it.
-const SECONDS: u32 = 45;
+const SECONDS: u32 = 75;
 
 /// No answer of ours is a failure inside, and each has a status, a type and a form that the document names.
 const CHECKS: &str =

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 11] = [
     &["api", "simulate"],
     &["events"],
     &["analysis", "relay"],
-    &["camera", "dispatch"],
+    &["camera", "dispatch", "settings"],
     &["vision", "record"],
     &["access", "hw"],
     &["live", "store", "net"],

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::door::{Answer, Asked};
-use super::people::tagged;
+use super::door::{Answer, Asked, tagged};
 use super::problem::Problem;
 use super::rest::filter;
 use crate::access::{Action, Denied};
@@ -56,7 +55,7 @@ pub struct Switch {
 pub async fn channels(asked: Asked) -> Answer {
     let all = asked.state.channels.all();
     let seen = all.into_iter().filter(|(_, on_air)| asked.may(Action::Live, Some(&on_air.camera)));
-    let items = seen.map(|(name, on_air)| (name.to_string(), describe(&asked, name, on_air)));
+    let items = seen.map(|(name, on_air)| (name.to_string(), describe(&asked, name, &on_air)));
     Ok(Json(Page::by_id(items, &filter(&asked)?)?).into_response())
 }
 
@@ -74,7 +73,7 @@ pub async fn channel(asked: Asked) -> Answer {
     if !asked.may(Action::Live, Some(&on_air.camera)) {
         return Err(Denied::Forbidden.into());
     }
-    Ok(tagged(on_air.revision, Json(describe(&asked, name.into(), on_air))))
+    Ok(tagged(&on_air.revision, Json(describe(&asked, name.into(), &on_air))))
 }
 
 #[utoipa::path(
@@ -101,21 +100,21 @@ pub async fn switch(asked: Asked) -> Answer {
             state.channels.switch(&name, &camera, expected, &by, may)
         })
         .await?;
-    Ok(tagged(on_air.revision, Json(describe(&asked, asked.path("channel").into(), on_air))))
+    Ok(tagged(&on_air.revision, Json(describe(&asked, asked.path("channel").into(), &on_air))))
 }
 
-fn describe(asked: &Asked, name: Id, on_air: OnAir) -> ChannelView {
-    let config = asked.state.config.load();
+fn describe(asked: &Asked, name: Id, on_air: &OnAir) -> ChannelView {
+    let config = asked.state.settings.config();
     let path = format!("channels/{name}");
     let switches = asked.may(Action::Channels, Some(&on_air.camera));
     ChannelView {
         rtsp: super::rest::rtsp_address(&config, "rtsp", config.rtsp.listen, &path),
         hls: format!("/{path}/index.m3u8"),
         name,
-        camera: on_air.camera,
+        camera: on_air.camera.clone(),
         revision: on_air.revision,
         since: on_air.since,
-        by: switches.then_some(on_air.who),
+        by: switches.then(|| on_air.who.clone()),
     }
 }
 

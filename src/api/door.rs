@@ -3,6 +3,7 @@
 //! A handler cannot be reached but through [`Routes`], and [`Routes`] takes none without its [`Need`]. Who is not signed
 //! in learns nothing of what exists: permission is asked before anything is looked up.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use jiff::Timestamp;
@@ -226,6 +227,15 @@ pub fn camera_of_channel(asked: &Asked) -> String {
     stream.map(|stream| stream.camera.to_string()).unwrap_or_default()
 }
 
+/// An answer with its `ETag`.
+pub fn tagged(tag: &impl Display, response: impl IntoResponse) -> Response {
+    let mut response = response.into_response();
+    if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
 impl Asked {
     /// A parameter of the route's path; empty where the route has none of that name.
     pub fn path(&self, name: &str) -> &str {
@@ -263,13 +273,14 @@ impl Asked {
         })
     }
 
+    /// `If-Match` as it was sent, with its quotes.
+    pub fn tag_to_match(&self) -> Option<&str> {
+        Some(self.headers.get(header::IF_MATCH)?.to_str().unwrap_or_default().trim())
+    }
+
     /// The revision that a change is based on: `If-Match: "7"`. None where the client does not say.
     pub fn if_match(&self) -> Result<Option<u64>, Problem> {
-        let Some(value) = self.headers.get(header::IF_MATCH) else { return Ok(None) };
-        let tag = value.to_str().unwrap_or_default().trim();
-        if tag == "*" {
-            return Ok(None);
-        }
+        let Some(tag) = self.tag_to_match().filter(|tag| *tag != "*") else { return Ok(None) };
         let number = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).map(str::parse);
         match number {
             Some(Ok(number)) => Ok(Some(number)),

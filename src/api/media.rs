@@ -171,11 +171,11 @@ pub async fn list(asked: Asked) -> Answer {
     }
     let asked_for = camera.clone();
     let stretches = asked.ask(move |state| state.ring.list(&asked_for, start..end)).await?;
-    if stretches.is_empty() && !asked.state.config.load().cameras.contains_key(camera.as_str()) {
+    if stretches.is_empty() && !asked.state.settings.config().cameras.contains_key(camera.as_str()) {
         let detail = format!("there is no camera {camera:?}, and nothing is recorded of one in that range");
         return Err(Problem::not_found(detail));
     }
-    let public = asked.state.config.load().site.public_url.clone();
+    let public = asked.state.settings.config().site.public_url.clone();
     let seconds = |start: Timestamp, end: Timestamp| end.duration_since(start).as_secs_f64();
     let told = stretches.into_iter().flat_map(pieces).map(|stretch| match stretch {
         Stretch::Recorded { start, end } => {

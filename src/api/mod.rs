@@ -14,17 +14,17 @@ mod people;
 pub mod problem;
 mod rest;
 mod session;
+mod settings;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use axum::Router;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{Method, Response};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Action, Links};
-use crate::config::Config;
 use crate::events::Events;
 use crate::health::Health;
 use crate::live::Directory;
@@ -32,6 +32,7 @@ use crate::net::listener::Listener;
 use crate::record::Ring;
 use crate::relay::channels::Channels;
 use crate::relay::viewers::Viewers;
+use crate::settings::Settings;
 use crate::store::Store;
 use crate::vision::Vision;
 pub use connection::USE_HTTPS;
@@ -44,7 +45,7 @@ const MAX_BODY: usize = 64 << 10;
 /// What handlers reach.
 #[derive(Clone)]
 pub struct Shared {
-    pub config: Arc<ArcSwap<Config>>,
+    pub settings: Settings,
     pub streams: Arc<Directory>,
     pub channels: Arc<Channels>,
     pub viewers: Arc<Viewers>,
@@ -55,7 +56,12 @@ pub struct Shared {
     pub ring: Arc<Ring>,
     pub vision: Arc<Vision>,
     pub health: Health,
+    /// Cameras that are tried at once: each is a whole session.
+    pub trials: Arc<Semaphore>,
 }
+
+/// For [`Shared::trials`].
+pub const TRIALS: usize = 2;
 
 /// Serves until `stop`, then lets requests in flight end.
 pub async fn serve(listener: Listener, state: Shared, stop: CancellationToken) -> std::io::Result<()> {
@@ -66,6 +72,7 @@ pub async fn serve(listener: Listener, state: Shared, stop: CancellationToken) -
 pub fn routes() -> Routes {
     use Action::*;
     let live = |camera| Need::Camera(Live, camera);
+    let configured = Need::Camera(Configure, camera_in_path);
     Routes::default()
         .get("/", Need::Nothing, page::index)
         .get("/console", Need::Nothing, page::console)
@@ -89,7 +96,18 @@ pub fn routes() -> Routes {
         .on(Method::POST, "/api/v1/tokens", Need::Action(Configure), people::add_token)
         .on(Method::DELETE, "/api/v1/tokens/{id}", Need::Action(Configure), people::revoke_token)
         .get("/api/v1/audit", Need::Action(Configure), people::audit)
+        .get("/api/v1/config", Need::Action(Configure), settings::config)
         .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
+        .on(Method::POST, "/api/v1/cameras", Need::Action(Configure), settings::add_camera)
+        .on(Method::POST, "/api/v1/cameras/try", Need::Action(Configure), settings::try_camera)
+        .get("/api/v1/cameras/{camera}", live(camera_in_path), settings::camera)
+        .on(Method::PATCH, "/api/v1/cameras/{camera}", configured, settings::change_camera)
+        .on(Method::DELETE, "/api/v1/cameras/{camera}", configured, settings::remove_camera)
+        .get("/api/v1/cameras/{camera}/zones", configured, settings::zones)
+        .on(Method::POST, "/api/v1/cameras/{camera}/zones", configured, settings::add_zone)
+        .get("/api/v1/cameras/{camera}/zones/{zone}", configured, settings::zone)
+        .on(Method::PATCH, "/api/v1/cameras/{camera}/zones/{zone}", configured, settings::change_zone)
+        .on(Method::DELETE, "/api/v1/cameras/{camera}/zones/{zone}", configured, settings::remove_zone)
         .get("/api/v1/channels", Need::Action(Live), channels::channels)
         .get("/api/v1/channels/{channel}", live(camera_of_channel), channels::channel)
         .on(
@@ -97,6 +115,23 @@ pub fn routes() -> Routes {
             "/api/v1/channels/{channel}",
             Need::Camera(Channels, camera_of_channel),
             channels::switch,
+        )
+        .on(Method::POST, "/api/v1/channels", Need::Action(Configure), settings::add_channel)
+        .on(Method::DELETE, "/api/v1/channels/{channel}", Need::Action(Configure), settings::remove_channel)
+        .get("/api/v1/destinations", Need::Action(Configure), settings::destinations)
+        .on(Method::POST, "/api/v1/destinations", Need::Action(Configure), settings::add_destination)
+        .get("/api/v1/destinations/{name}", Need::Action(Configure), settings::destination)
+        .on(
+            Method::PATCH,
+            "/api/v1/destinations/{name}",
+            Need::Action(Configure),
+            settings::change_destination,
+        )
+        .on(
+            Method::DELETE,
+            "/api/v1/destinations/{name}",
+            Need::Action(Configure),
+            settings::remove_destination,
         )
         .get("/api/v1/events", Need::Events, events::events)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)

@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{channels, events, media, people, problem, rest, session};
+use super::{channels, events, media, people, problem, rest, session, settings};
 use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
 /// The handlers, each with its annotation: a new one is one line here.
@@ -65,6 +65,24 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         people::add_token,
         people::revoke_token,
         people::audit,
+        settings::config,
+        settings::camera,
+        settings::add_camera,
+        settings::change_camera,
+        settings::remove_camera,
+        settings::try_camera,
+        settings::zones,
+        settings::zone,
+        settings::add_zone,
+        settings::change_zone,
+        settings::remove_zone,
+        settings::destinations,
+        settings::destination,
+        settings::add_destination,
+        settings::change_destination,
+        settings::remove_destination,
+        settings::add_channel,
+        settings::remove_channel,
     )
 )]
 struct Annotated;

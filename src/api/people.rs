@@ -1,13 +1,13 @@
 //! People, tokens and the audit trail: for administrators.
 
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::door::{Answer, Asked};
+use super::door::{Answer, Asked, tagged};
 use super::problem::Problem;
 use super::rest::filter;
 use super::session::StreamKey;
@@ -110,7 +110,7 @@ pub async fn add_user(asked: Asked) -> Answer {
     let new = NewPerson { name, role, cameras, password };
     let (account, stream_key) = asked.state.access.add_person(new, asked.by()).await?;
     let revision = account.revision;
-    Ok(tagged(revision, (StatusCode::CREATED, Json(NewAccount { account, stream_key }))))
+    Ok(tagged(&revision, (StatusCode::CREATED, Json(NewAccount { account, stream_key }))))
 }
 
 #[utoipa::path(
@@ -124,7 +124,7 @@ pub async fn user(asked: Asked) -> Answer {
     let name = asked.path("name").to_owned();
     let account = asked.ask(move |state| state.access.account(&name)).await?;
     let account = account.ok_or_else(|| Problem::not_found("there is nobody of that name"))?;
-    Ok(tagged(account.revision, Json(account)))
+    Ok(tagged(&account.revision.clone(), Json(account)))
 }
 
 #[utoipa::path(
@@ -144,7 +144,7 @@ pub async fn change_user(asked: Asked) -> Answer {
     let change = Change { role, cameras, disabled, password };
     let (expected, by) = (asked.if_match()?, asked.by());
     let account = asked.state.access.change_person(asked.path("name"), change, expected, by).await?;
-    Ok(tagged(account.revision, Json(account)))
+    Ok(tagged(&account.revision.clone(), Json(account)))
 }
 
 #[utoipa::path(
@@ -238,13 +238,4 @@ pub async fn audit(asked: Asked) -> Answer {
     let page = filter(&asked)?;
     let filter = AuditFilter { who: given("who"), action: given("action"), object: given("object"), page };
     Ok(Json(asked.ask(move |state| state.store.audit(&filter)).await?).into_response())
-}
-
-/// With the revision as its `ETag`.
-pub(super) fn tagged(revision: u64, response: impl IntoResponse) -> Response {
-    let mut response = response.into_response();
-    if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
-    response
 }

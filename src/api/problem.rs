@@ -5,7 +5,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::access::{Denied, Refused};
+use crate::config::overlay::WriteError;
 use crate::record::RecordError;
+use crate::settings::{Flaw, Refused as NotChanged};
 use crate::store::{PeopleError, StoreError};
 use crate::vision::PictureError;
 
@@ -20,6 +22,8 @@ pub struct Problem {
     pub detail: String,
     /// Seconds after which it may work.
     pub retry_after: Option<u32>,
+    /// What is wrong with the body, each at its place.
+    pub errors: Vec<Flaw>,
 }
 
 impl Problem {
@@ -29,7 +33,7 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, kind, title, detail: detail.into(), retry_after: None }
+        Problem { status, kind, title, detail: detail.into(), retry_after: None, errors: Vec::new() }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -76,11 +80,11 @@ impl Problem {
         Problem::new(StatusCode::PRECONDITION_FAILED, "stale", "Changed meanwhile", detail)
     }
 
-    /// A change of this must say what it is based on.
+    /// Two who change the same thing must not undo each other's change.
     pub fn precondition_required() -> Problem {
-        let detail = "read it first, and send its ETag as If-Match";
-        let title = "If-Match is needed";
-        Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", title, detail)
+        let detail =
+            "say which state the change is based on: If-Match with the ETag that was read, or * for any";
+        Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", "If-Match is needed", detail)
     }
 
     /// The request names a camera that is not configured.
@@ -113,6 +117,9 @@ pub struct Body {
     status: u16,
     /// For people: this occurrence's cause and what to do.
     detail: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<Flaw>,
 }
 
 impl IntoResponse for Problem {
@@ -122,6 +129,7 @@ impl IntoResponse for Problem {
             title: self.title,
             status: self.status.as_u16(),
             detail: self.detail,
+            errors: self.errors,
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -181,6 +189,32 @@ impl From<Refused> for Problem {
             Refused::People(PeopleError::NotFirst) => {
                 Problem::conflict("set-up-done", "The box is set up already", detail)
             }
+        }
+    }
+}
+
+impl From<NotChanged> for Problem {
+    fn from(refused: NotChanged) -> Problem {
+        let detail = refused.to_string();
+        match refused {
+            NotChanged::Missing => Problem::not_found(detail),
+            NotChanged::Exists => Problem::conflict("taken", "The name is taken", detail),
+            NotChanged::Stale => Problem::stale(),
+            NotChanged::Flawed(errors) => Problem {
+                errors,
+                ..Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", "Invalid settings", detail)
+            },
+            NotChanged::Conflict(_) | NotChanged::Write(WriteError::ByHand) => {
+                Problem::conflict("conflict", "It cannot be changed so", detail)
+            }
+            NotChanged::Write(error) => {
+                tracing::error!("settings are not written: {error}");
+                Problem::internal(
+                    "the settings cannot be written, and nothing was changed; the box's log says why",
+                )
+            }
+            NotChanged::Audit(error) => error.into(),
+            NotChanged::Busy => Problem::unavailable(detail, 5),
         }
     }
 }

@@ -114,7 +114,7 @@ pub async fn metrics(asked: Asked) -> Answer {
     responses((status = 200, description = "The cameras that one may watch, by id", body = Page<CameraView>))
 )]
 pub async fn cameras(asked: Asked) -> Answer {
-    let config = asked.state.config.load_full();
+    let config = asked.state.settings.config();
     let states = asked.state.health.snapshot();
     let seen = config.cameras.values().filter(|camera| asked.may(Action::Live, Some(&camera.id)));
     let items = seen.map(|camera| {
@@ -130,7 +130,7 @@ pub(super) fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id
     format!("{scheme}://{host}:{}/{id}", listen.port())
 }
 
-fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> CameraView {
+pub(super) fn describe(asked: &Asked, config: &Config, camera: &Camera, state: Option<&State>) -> CameraView {
     let id = &camera.id;
     let stream = asked.state.streams.get(id);
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);

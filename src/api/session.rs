@@ -129,7 +129,7 @@ pub async fn session(asked: Asked) -> Answer {
     let may = |action| asked.may(action, None);
     let setup = asked.ask(|state| state.access.awaits_setup()).await?;
     let told = Session {
-        r#box: asked.state.config.load().site.id.clone(),
+        r#box: asked.state.settings.config().site.id.clone(),
         name: asked.person.as_ref().map(|person| person.name.clone()),
         role: asked.person.as_ref().map(|person| person.role),
         may: May {

@@ -2,7 +2,7 @@
 //!
 //! Read [`Way::session`] first. A [`Camera`] has one way for its main and one for its sub stream. Each is a task that
 //! runs session after session: [`source`] is one RTSP session, [`retry`] the time between two, [`guard`] what a
-//! hostile camera may cost.
+//! hostile camera may cost, and [`trial`] one session of a camera that is not configured yet.
 //!
 //! What does not belong here: who watches a stream. Looks and readers take what they need from the live ring.
 
@@ -10,6 +10,7 @@ mod alloc;
 pub mod guard;
 pub mod retry;
 pub mod source;
+pub mod trial;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -61,12 +62,7 @@ impl Camera {
                     Feed::Sub => format!("camera/{}/sub", config.id),
                 },
                 label: CameraLabel::new(&*config.id),
-                target: Target {
-                    url: url.clone(),
-                    credentials: config.credentials.clone(),
-                    transport: config.transport,
-                    reach: config.reach.clone(),
-                },
+                target: Target::of(&config, url),
                 live: live.clone(),
                 recorder,
                 password: password.clone(),
@@ -127,6 +123,7 @@ impl Way {
             let ended = AssertUnwindSafe(self.session()).catch_unwind().await;
             let why = match ended {
                 Ok(Ok(())) => break,
+                Ok(Err(error)) if error.is_password() => format!("{error} (tried again every 15 minutes)"),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the session failed inside Liuta, please report it; the log has more".to_owned(),
             };

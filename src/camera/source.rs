@@ -19,7 +19,7 @@ use url::Url;
 
 use super::guard::{Breach, Guard};
 use crate::config::reach::{Barred, Reach};
-use crate::config::{Credentials, Transport};
+use crate::config::{self, Credentials, Transport};
 use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes};
 use crate::media::{
     AccessUnit, AudioCodec, AudioFrame, AudioParams, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, h265,
@@ -47,6 +47,18 @@ pub struct Target {
     pub reach: Reach,
 }
 
+impl Target {
+    /// One of a camera's addresses.
+    pub fn of(camera: &config::Camera, url: &Url) -> Target {
+        Target {
+            url: url.clone(),
+            credentials: camera.credentials.clone(),
+            transport: camera.transport,
+            reach: camera.reach.clone(),
+        }
+    }
+}
+
 /// Why a session is over, in words for people. None bears credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -58,7 +70,7 @@ pub enum SessionError {
     Connect { peer: String, why: String },
     #[error("{peer} asks for a password: set username and password")]
     PasswordMissing { peer: String },
-    #[error("{peer} refuses the password: check username and password (tried again every 15 minutes)")]
+    #[error("{peer} refuses the password: check username and password")]
     PasswordRefused { peer: String },
     #[error("{peer} has no stream at {path} (RTSP status {status}): check the path of the url")]
     NoStream { peer: String, path: String, status: u16 },
@@ -70,8 +82,8 @@ pub enum SessionError {
     Protocol { peer: String, during: &'static str, what: String },
     #[error("{peer} closed the connection")]
     Closed { peer: String },
-    #[error("{peer} sends no key picture for {} s: shorten its key picture interval", KEY_DEADLINE.as_secs())]
-    NoKeyPicture { peer: String },
+    #[error("{peer} sends no key picture for {} s: shorten its key picture interval", waited.as_secs())]
+    NoKeyPicture { peer: String, waited: Duration },
     #[error("{peer}: {clock}")]
     Clock { peer: String, clock: ClockError },
 }
@@ -244,6 +256,10 @@ impl Session {
         }
     }
 
+    pub(super) fn without_key_picture(&self, waited: Duration) -> SessionError {
+        SessionError::NoKeyPicture { peer: self.peer.clone(), waited }
+    }
+
     fn protocol(&self, what: String) -> SessionError {
         SessionError::Protocol { peer: self.peer.clone(), during: "playing", what }
     }
@@ -275,7 +291,7 @@ impl Session {
             self.last_rap = self.last_picture;
             self.skip_leading = !self.playing;
         } else if self.last_rap.elapsed() > KEY_DEADLINE {
-            return Err(SessionError::NoKeyPicture { peer: self.peer.clone() });
+            return Err(self.without_key_picture(KEY_DEADLINE));
         }
         let leading = self.codec == VideoCodec::H265 && h265::is_rasl(h265::nal_type(slice));
         if !(self.playing || is_rap) || (self.skip_leading && leading) {

@@ -7,10 +7,13 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 
+use crate::config::loaded::Loaded;
+use crate::config::reader::Setting;
 use crate::config::{self, Config};
 use crate::simulate;
 use crate::vision::model::{self, FileState};
@@ -54,6 +57,9 @@ enum Command {
     Check {
         #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
         config: PathBuf,
+        /// Print every value that counts and where it came from: the file, conf.d, or the default; secrets are not shown
+        #[arg(long)]
+        show: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -151,7 +157,7 @@ struct ModelFolders {
 pub fn main(arguments: Arguments) -> ExitCode {
     let result = match arguments.command {
         Command::Run { config } => run(config),
-        Command::Check { config, json } => check(config, json),
+        Command::Check { config, show, json } => check(config, show, json),
         Command::Probe { config, json } => probe(config, json),
         Command::Simulate(arguments) => simulate(arguments),
         Command::Demo => log_to_stderr("warn").and_then(|()| block_on(demo::run())),
@@ -174,18 +180,26 @@ pub fn main(arguments: Arguments) -> ExitCode {
 fn run(file: PathBuf) -> anyhow::Result<()> {
     log_to_stderr("info")?;
     app::keep_private();
-    let config = config::file::load(&file)?;
-    block_on(app::run(&file, config))
+    let loaded = config::file::load(&file)?;
+    block_on(app::run(&file, loaded))
 }
 
-fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
-    let config = config::file::load(&file)?;
+fn check(file: PathBuf, show: bool, json: bool) -> anyhow::Result<()> {
+    let Loaded { config, settings, .. } = config::file::load(&file)?;
+    if show && !json {
+        // What is wrong is told on stderr, so that both can be looked at.
+        println!("{}", table(&settings));
+    }
     if !config.warnings.is_empty() {
-        return Err(config::reader::Problems(config.warnings).into());
+        return Err(config::reader::Problems(config.warnings.clone()).into());
     }
     let estimate = record::estimate(&config);
     if json {
-        println!("{}", serde_json::json!({"cameras": config.cameras.len(), "record": estimate}));
+        let mut told = serde_json::json!({"cameras": config.cameras.len(), "record": estimate});
+        if show {
+            told["settings"] = serde_json::json!(settings);
+        }
+        println!("{told}");
     } else {
         println!("{}: {} cameras, nothing wrong", file.display(), config.cameras.len());
         println!("{estimate}");
@@ -193,8 +207,20 @@ fn check(file: PathBuf, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Settings as TOML would have them, each with where it came from.
+fn table(settings: &[Setting]) -> String {
+    let lines: Vec<_> = settings
+        .iter()
+        .map(|setting| (format!("{} = {}", setting.key, setting.value), &setting.from))
+        .collect();
+    // Long ones do not push all others aside.
+    let width = lines.iter().map(|(line, _)| line.chars().count()).filter(|width| *width <= 72).max();
+    let width = width.unwrap_or_default();
+    lines.iter().map(|(line, from)| format!("{line:width$}  # {from}")).collect::<Vec<_>>().join("\n")
+}
+
 fn probe(file: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
-    let vision = config_or_default(file)?.vision;
+    let vision = config_or_default(file)?.vision.clone();
     let (models, problems) = model::list(&vision.models);
     for problem in problems {
         eprintln!("{problem}");
@@ -231,10 +257,10 @@ fn simulate(arguments: Simulate) -> anyhow::Result<()> {
     block_on(simulate::run(listen, clips, credentials, options))
 }
 
-fn config_or_default(file: Option<PathBuf>) -> anyhow::Result<Config> {
+fn config_or_default(file: Option<PathBuf>) -> anyhow::Result<Arc<Config>> {
     match file {
-        Some(file) => Ok(config::file::load(&file)?),
-        None => Ok(config::file::parse(DEFAULT_CONFIG.as_ref(), String::new())?),
+        Some(file) => Ok(config::file::load(&file)?.config),
+        None => Ok(Arc::new(config::file::parse(DEFAULT_CONFIG.as_ref(), String::new())?)),
     }
 }
 

@@ -211,7 +211,7 @@ pub fn token(what: Token) -> anyhow::Result<()> {
 
 pub fn audit(what: Audit) -> anyhow::Result<()> {
     let Audit::Verify { common } = what;
-    let config = config::file::load(&common.config)?;
+    let config = config::file::load(&common.config)?.config;
     let state = Store::open(&config.data)?.verify_audit()?;
     print(&common, &serde_json::json!(state), || {
         if state.broken.is_none() {
@@ -228,7 +228,7 @@ pub fn audit(what: Audit) -> anyhow::Result<()> {
 }
 
 fn open(file: &Path) -> anyhow::Result<Access> {
-    let config = config::file::load(file)?;
+    let config = config::file::load(file)?.config;
     Ok(Access::new(Store::open(&config.data)?, &config, Health::default()))
 }
 

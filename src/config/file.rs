@@ -15,15 +15,39 @@ use jiff::Timestamp;
 use url::Url;
 
 use super::certificate::{Flaw, Pair, PemFiles};
+use super::loaded::Loaded;
+use super::overlay::{self, Layer};
 use super::reach::Reach;
 use super::reader::{At, Problem, Problems, Reader, Source, duration, kept, nearest, size};
 use super::*;
 
+/// Keys of `[cameras.ID]` and `[dispatch.NAME]`.
+pub const CAMERA: [&str; 12] = [
+    "name",
+    "url",
+    "sub_url",
+    "username",
+    "password",
+    "transport",
+    "record",
+    "groups",
+    "scene",
+    "grid",
+    "position",
+    "zones",
+];
+pub const DESTINATION: [&str; 4] = ["type", "url", "secret", "expire"];
+
+/// What a box is called whose configuration does not name it.
+const BOX: &str = "liuta";
+
 /// RTSP over TLS, as other media servers have it.
 const RTSPS_PORT: u16 = 8322;
 
-/// Reads, resolves and validates a configuration file.
-pub fn load(path: &Path) -> Result<Config, Problems> {
+const DEFAULT_RTSP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8554);
+
+/// Reads, resolves and validates a configuration file with what `<data>/conf.d` lays over it.
+pub fn load(path: &Path) -> Result<Loaded, Problems> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         let what = match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -35,20 +59,43 @@ pub fn load(path: &Path) -> Result<Config, Problems> {
             std::io::ErrorKind::InvalidData => "is no UTF-8 text".to_owned(),
             _ => error.to_string(),
         };
-        Problems(vec![Problem { file: path.into(), line: 0, column: 0, what }])
+        Problems(vec![Problem::of_file(path, what)])
     })?;
-    parse(path, text)
+    let main = Layer::new(path, text);
+    let data = data(&mut Source::layered(vec![main.clone()]).root(), folder(path));
+    match overlay::read(&data) {
+        Ok(over) => parse_layers([vec![main], over].concat()),
+        Err(unread) => {
+            let mut problems = parse_layers(vec![main]).err().unwrap_or_default();
+            problems.0.extend(unread.0);
+            Err(problems)
+        }
+    }
 }
 
-/// The same from text; `path` names it in problems and is where relative paths start.
+/// One file from its text, and nothing over it; `path` names it in problems and is where relative paths start.
 pub fn parse(path: &Path, text: String) -> Result<Config, Problems> {
-    let source = Source::new(path, text);
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut scenes = Scenes { folder, problems: Vec::new() };
+    parse_layers(vec![Layer::new(path, text)]).map(|loaded| Arc::unwrap_or_clone(loaded.config))
+}
+
+/// The main file and what lies over it. Relative paths start at the main file, in whichever they are written.
+pub fn parse_layers(layers: Vec<Layer>) -> Result<Loaded, Problems> {
+    let source = Source::layered(layers.clone());
+    let mut scenes = Scenes { folder: folder(&layers[0].path), problems: Vec::new() };
     let config = read(&source, &mut scenes);
+    let settings = source.take_settings();
     let mut problems = source.into_problems();
     problems.extend(scenes.problems);
-    if problems.is_empty() { Ok(config) } else { Err(Problems(problems)) }
+    if problems.is_empty() { Ok(Loaded::new(config, settings, layers)) } else { Err(Problems(problems)) }
+}
+
+/// That a file lies in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn data(file: &mut Reader<'_>, folder: &Path) -> PathBuf {
+    folder.join(file.parsed_or("data", "/var/lib/liuta", |text| Ok(PathBuf::from(text))))
 }
 
 /// The scene files beside the configuration, and what is wrong with them.
@@ -59,7 +106,7 @@ struct Scenes<'p> {
 
 fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let mut file = source.root();
-    let data = scenes.folder.join(file.get_or("data", PathBuf::from("/var/lib/liuta")));
+    let data = data(&mut file, scenes.folder);
     let api = api(file.table("api"), scenes.folder);
     let site = site(file.table("box"), &api);
     let rtsp = rtsp(file.table("rtsp"), &api);
@@ -107,8 +154,16 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
 }
 
 fn site(mut table: Reader<'_>, api: &Api) -> Site {
-    let id = table.text("id").unwrap_or_else(|| "liuta".to_owned());
-    let public_url = table.parsed("public_url", web_url).map_or_else(|| reached_at(api), |at| at.value);
+    if !table.has("id") {
+        table.note_default("id", BOX);
+    }
+    let id = table.text("id").unwrap_or_else(|| BOX.to_owned());
+    let reached_at = reached_at(api);
+    if !table.has("public_url") {
+        table.note_default("public_url", reached_at.as_str());
+    }
+    let public_url = table.parsed_and_shown("public_url", web_url, |url, _| bare(url));
+    let public_url = public_url.map_or(reached_at, |at| at.value);
     table.finish(&["id", "public_url"]);
     Site { id, public_url }
 }
@@ -123,7 +178,7 @@ fn reached_at(api: &Api) -> Url {
 }
 
 fn api(mut table: Reader<'_>, folder: &Path) -> Api {
-    let listen = table.parsed_or("listen", SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)), socket_address);
+    let listen = table.parsed_or("listen", "127.0.0.1:8080", socket_address);
     let tls = table.optional_table("tls").and_then(|table| pem_files(table, folder));
     let plain_http = table.get::<bool>("plain_http");
     if let Some(at) = &plain_http
@@ -137,7 +192,11 @@ fn api(mut table: Reader<'_>, folder: &Path) -> Api {
 }
 
 fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
+    if !table.has("listen") {
+        table.note_default("listen", DEFAULT_RTSP.to_string());
+    }
     let listen = table.parsed("listen", socket_address);
+    let written = table.has("rtsps_listen");
     let rtsps_listen = table.parsed("rtsps_listen", socket_address);
     let mut taken = vec![(api.listen, "[api] listen")];
     for (at, key) in [(&listen, "listen"), (&rtsps_listen, "rtsps_listen")] {
@@ -150,11 +209,13 @@ fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
         }
         taken.push((at.value, "[rtsp] listen"));
     }
-    table.finish(&["listen", "rtsps_listen"]);
-    let listen = listen.map_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 8554)), |at| at.value);
-    let rtsps_listen = rtsps_listen.map(|at| at.value);
+    let listen = listen.map_or(DEFAULT_RTSP, |at| at.value);
     let beside = api.is_encrypted().then(|| SocketAddr::new(listen.ip(), RTSPS_PORT));
-    Rtsp { listen, rtsps_listen: rtsps_listen.or(beside) }
+    if let (Some(beside), false) = (beside, written) {
+        table.note_default("rtsps_listen", beside.to_string());
+    }
+    table.finish(&["listen", "rtsps_listen"]);
+    Rtsp { listen, rtsps_listen: rtsps_listen.map(|at| at.value).or(beside) }
 }
 
 /// Only one of the two can be listened on. Port 0 is any free one.
@@ -221,7 +282,7 @@ fn network(mut table: Reader<'_>) -> Network {
 }
 
 fn auth(mut table: Reader<'_>) -> bool {
-    let anonymous = table.parsed_or("anonymous", false, |text| match text {
+    let anonymous = table.parsed_or("anonymous", "none", |text| match text {
         "viewer" => Ok(true),
         "none" => Ok(false),
         _ => Err(format!("{text:?}: \"viewer\" (may watch live, nothing else) or \"none\" was expected")),
@@ -231,7 +292,7 @@ fn auth(mut table: Reader<'_>) -> bool {
 }
 
 fn audit(mut table: Reader<'_>) -> Audit {
-    let retention = table.parsed_or("retention", Duration::from_secs(200 * 86_400), kept);
+    let retention = table.parsed_or("retention", "200d", kept);
     table.finish(&["retention"]);
     Audit { retention }
 }
@@ -249,11 +310,11 @@ fn record(mut table: Reader<'_>) -> Record {
         sync => Ok(sync),
     };
     let record = Record {
-        retention: table.parsed_or("retention", Duration::from_secs(86_400), kept),
+        retention: table.parsed_or("retention", "24h", kept),
         max_size: table.parsed("max_size", some_size).map(|at| at.value),
-        min_free: table.parsed_or("min_free", 5_000_000_000, size),
-        sync: table.parsed_or("sync", Duration::from_secs(1), sync),
-        evidence_retention: table.parsed_or("evidence_retention", Duration::from_secs(30 * 86_400), kept),
+        min_free: table.parsed_or("min_free", "5GB", size),
+        sync: table.parsed_or("sync", "1s", sync),
+        evidence_retention: table.parsed_or("evidence_retention", "30d", kept),
     };
     table.finish(&["retention", "max_size", "min_free", "sync", "evidence_retention"]);
     record
@@ -277,6 +338,9 @@ fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {
     models.push(data.join("models"));
     models.extend(shared_folders("models"));
     let hw_profiles = table.get::<PathBuf>("hw_profiles").map(|at| missing(&table, "hw_profiles", &at));
+    if !table.has("hw_profile") {
+        table.note_default("hw_profile", "auto");
+    }
     let hw_profile = table.get::<String>("hw_profile");
     if let Some(At { value: name, span }) = &hw_profile {
         let own = hw_profiles.as_ref().is_some_and(|folder| folder.join(format!("{name}.toml")).exists());
@@ -351,7 +415,8 @@ fn destination(name: &str, mut table: Reader<'_>, reach: &Reach, folder: &Path) 
     if !table.has("url") {
         table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to");
     }
-    let url = table.parsed("url", web_url);
+    // What of it lets somebody in may stand anywhere behind the path's beginning.
+    let url = table.parsed_and_shown("url", web_url, |url, _| shown(url));
     if let Some(at) = &url {
         within_reach(&table, "url", at, reach);
     }
@@ -363,8 +428,8 @@ fn destination(name: &str, mut table: Reader<'_>, reach: &Reach, folder: &Path) 
                     make one: echo whsec_$(openssl rand -base64 32)";
         table.report(span.clone(), what);
     }
-    let expire = table.parsed_or("expire", Duration::from_secs(7 * 86_400), kept);
-    table.finish(&["type", "url", "secret", "expire"]);
+    let expire = table.parsed_or("expire", "7d", kept);
+    table.finish(&DESTINATION);
     let kind = DestinationKind::Webhook { url: url?.value, secret: secret.map(|at| at.value) };
     Some(Destination { name: name.to_owned(), kind, reach: reach.clone(), expire })
 }
@@ -378,6 +443,9 @@ pub fn webhook_key(secret: &str) -> Option<Vec<u8>> {
 
 fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>) -> Camera {
     let span = table.span.clone();
+    if !table.has("name") {
+        table.note_default("name", &*id);
+    }
     let name = table.text("name").unwrap_or_else(|| id.to_string());
     if !table.has("url") {
         table.report(
@@ -402,7 +470,10 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
         }
         (None, None) => in_url.flatten(),
     };
-    let transport = table.get_or("transport", Transport::Tcp);
+    if !table.has("transport") {
+        table.note_default("transport", "tcp");
+    }
+    let transport = table.get::<Transport>("transport").map_or(Transport::Tcp, |at| at.value);
     let record = table.get_or("record", true);
     let groups = groups(&mut table);
     let watched = table.has("scene");
@@ -422,20 +493,7 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
         .into_iter()
         .map(|(name, table)| zone::read(name, table, scene.as_deref()))
         .collect();
-    table.finish(&[
-        "name",
-        "url",
-        "sub_url",
-        "username",
-        "password",
-        "transport",
-        "record",
-        "groups",
-        "scene",
-        "grid",
-        "position",
-        "zones",
-    ]);
+    table.finish(&CAMERA);
     Camera {
         id,
         name,
@@ -493,7 +551,7 @@ fn scene(table: &mut Reader<'_>, scenes: &mut Scenes<'_>) -> Option<Arc<Scene>> 
 
 /// An RTSP address without its credentials, and the credentials that stood in it.
 fn camera_url(table: &mut Reader<'_>, key: &str, reach: &Reach) -> Option<(Url, Option<Credentials>)> {
-    let at = table.parsed(key, |text| {
+    let read = |text: &str| {
         // Never repeats the text: it may hold a password.
         let url = Url::parse(text).map_err(|error| format!("no address: {error}"))?;
         match url.scheme() {
@@ -502,18 +560,42 @@ fn camera_url(table: &mut Reader<'_>, key: &str, reach: &Reach) -> Option<(Url, 
             "rtsps" => Err("rtsps is not supported for cameras; use rtsp".to_owned()),
             other => Err(format!("{other}: is no RTSP address; it begins with rtsp://")),
         }
-    })?;
+    };
+    let at = table.parsed_and_shown(key, read, |url, _| bare(url))?;
     within_reach(table, key, &at, reach);
-    let mut url = at.value;
+    Some(credentials_apart(at.value))
+}
+
+/// An address without the user name and password in it, and those.
+pub fn credentials_apart(url: Url) -> (Url, Option<Credentials>) {
     let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let credentials = (!url.username().is_empty()).then(|| Credentials {
         username: decode(url.username()),
         password: Secret::new(decode(url.password().unwrap_or_default())),
     });
+    (without_credentials(url), credentials)
+}
+
+fn without_credentials(mut url: Url) -> Url {
     // Cannot fail for an address with a host.
     let _ = url.set_username("");
     let _ = url.set_password(None);
-    Some((url, credentials))
+    url
+}
+
+/// An address without the user name and password in it.
+fn bare(url: &Url) -> String {
+    without_credentials(url.clone()).into()
+}
+
+/// An address without what may let somebody in: chat services take their token in the query.
+pub fn shown(url: &Url) -> String {
+    let mut url = without_credentials(url.clone());
+    if url.query().is_some() {
+        url.set_query(Some("…"));
+    }
+    url.set_fragment(None);
+    url.as_str().replace("%E2%80%A6", "…")
 }
 
 /// Names are judged when they are resolved; an address can be judged here.
@@ -533,7 +615,7 @@ fn web_url(text: &str) -> Result<Url, String> {
 
 /// A secret: plain text, `{ file = "…" }`, `{ env = "…" }` or `{ credential = "…" }` (systemd's LoadCredential).
 fn secret(table: &mut Reader<'_>, key: &str, folder: &Path) -> Option<At<Secret>> {
-    let (span, written) = table.string_or_table(key)?;
+    let (span, written) = table.secret_or_table(key)?;
     let mut from = match written {
         Ok(text) => return Some(At { value: Secret::new(text), span }),
         Err(from) => from,

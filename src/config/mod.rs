@@ -1,10 +1,13 @@
 //! The configuration as the program uses it: resolved, validated, complete, never changed in place.
 //!
-//! [`file`] reads it as people write it, [`plan`] tells the difference of two, [`scene`] reads what cameras watch for and
-//! [`zone`] where, [`certificate`] the files of `tls`, and [`reach`] is where cameras and destinations may lie.
+//! [`file`] reads it as people write it, with what [`overlay`] lays over the file, and [`loaded`] keeps both together;
+//! [`plan`] tells the difference of two, [`scene`] reads what cameras watch for and [`zone`] where, [`certificate`] the
+//! files of `tls`, and [`reach`] is where cameras and destinations may lie.
 
 pub mod certificate;
 pub mod file;
+pub mod loaded;
+pub mod overlay;
 pub mod plan;
 pub mod reach;
 pub mod reader;
@@ -29,8 +32,8 @@ pub const HW_PROFILES: [&str; 6] = ["nvidia", "jetson", "rockchip", "intel-va", 
 pub type Id = Arc<str>;
 
 /// First path segments that the HTTP and RTSP servers use themselves.
-pub const RESERVED_IDS: [&str; 9] =
-    ["api", "channels", "playback", "list", "get", "metrics", "healthz", "console", "assets"];
+pub const RESERVED_IDS: [&str; 10] =
+    ["api", "channels", "playback", "list", "get", "metrics", "healthz", "console", "assets", "try"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -199,7 +202,9 @@ pub struct Credentials {
     pub password: Secret,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     #[default]

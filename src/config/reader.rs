@@ -1,18 +1,27 @@
 //! Reading TOML so that every problem is found at once, each with its line and column.
 //!
 //! A [`Reader`] walks one table: each key is taken by name, scalars through serde, and what nobody took is an unknown
-//! key. Problems are collected, never thrown, so that one bad camera does not hide the next.
+//! key. Problems are collected, never thrown, so that one bad camera does not hide the next. What was taken, or stood in
+//! as a default, is noted with its origin ([`Setting`]): there is no value that counts and is not told.
+//!
+//! What does not belong here: which files there are, and what a later one does to an earlier one ([`super::overlay`]).
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::overlay::{self, Layer};
+
+/// What stands for a secret wherever settings are shown.
+pub const SECRET: &str = "‹secret›";
 
 /// One thing that is wrong, and where. Shown as `FILE:LINE:COL: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,7 +30,27 @@ pub struct Problem {
     /// Both from 1; 0 where the file as a whole is meant.
     pub line: usize,
     pub column: usize,
+    /// The keys that lead there from the root, `cameras`, `gate-1`, `url` say; as many as are known.
+    pub keys: Vec<String>,
     pub what: String,
+}
+
+impl Problem {
+    /// Of a file as a whole.
+    pub fn of_file(file: &Path, what: impl Into<String>) -> Problem {
+        Problem { file: file.to_owned(), line: 0, column: 0, keys: Vec::new(), what: what.into() }
+    }
+}
+
+/// One setting as it counts, and where it came from.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct Setting {
+    /// Its dotted key, as in the file: `cameras.gate-1.url`.
+    pub key: String,
+    /// As written; a secret shows as `‹secret›`, an address without what lets somebody in.
+    pub value: serde_json::Value,
+    /// `liuta.toml:12:7`, `conf.d/90-api.toml:3:7`, or `default`.
+    pub from: String,
 }
 
 impl fmt::Display for Problem {
@@ -52,39 +81,97 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// A file's text and what was found wrong with it so far.
+/// The texts of files of which each lies over the ones before it, and what was found in them so far.
 pub struct Source {
-    file: PathBuf,
-    text: String,
-    problems: RefCell<Vec<Problem>>,
+    layers: Vec<Layer>,
+    /// Each layer's text behind as many line breaks as there are bytes before it: a span alone tells its file.
+    padded: Vec<String>,
+    /// Where the keys and values of the merged tree stand.
+    places: RefCell<Vec<(Range<usize>, Vec<String>)>>,
+    problems: RefCell<Vec<(usize, Problem)>>,
     warnings: RefCell<Vec<Problem>>,
+    settings: RefCell<Vec<Setting>>,
 }
 
 impl Source {
     pub fn new(file: &Path, text: String) -> Source {
-        Source { file: file.to_owned(), text, problems: RefCell::default(), warnings: RefCell::default() }
+        Source::layered(vec![Layer::new(file, text)])
     }
 
-    /// The whole file as a table; syntax errors become problems.
-    pub fn root(&self) -> Reader<'_> {
-        let (table, errors) = DeTable::parse_recoverable(&self.text);
-        for error in &errors {
-            let (span, message) = (error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", "));
-            let named = self.text.get(span.clone()).filter(|_| message == "duplicate key");
-            self.report(span, named.map_or(message.clone(), |name| format!("{message} {name:?}")));
+    /// At least one layer.
+    pub fn layered(layers: Vec<Layer>) -> Source {
+        let mut before = 0;
+        let mut padded = Vec::new();
+        for layer in &layers {
+            padded.push("\n".repeat(before) + &layer.text);
+            before += layer.text.len() + 1;
         }
-        Reader { source: self, span: 0..0, table: table.into_inner() }
+        Source {
+            layers,
+            padded,
+            places: RefCell::default(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            settings: RefCell::default(),
+        }
+    }
+
+    /// The merged tree as a table; syntax errors become problems.
+    pub fn root(&self) -> Reader<'_> {
+        let merged = self.merged();
+        note_places(&merged, &mut Vec::new(), &mut self.places.borrow_mut());
+        Reader { source: self, span: 0..0, keys: Vec::new(), table: merged }
+    }
+
+    pub(super) fn merged(&self) -> DeTable<'_> {
+        let mut merged = DeTable::default();
+        for (at, text) in self.padded.iter().enumerate() {
+            let (table, errors) = DeTable::parse_recoverable(text);
+            for error in &errors {
+                let (span, message) =
+                    (error.span().unwrap_or(0..0), error.message().trim().replace('\n', ", "));
+                let named = text.get(span.clone()).filter(|_| message == "duplicate key");
+                self.report(span, named.map_or(message.clone(), |name| format!("{message} {name:?}")));
+            }
+            let mut table = table.into_inner();
+            if at > 0
+                && let Some((key, _)) = table.remove_entry("data")
+            {
+                self.report(key.span(), "data: only the main file says where the data lies");
+            }
+            overlay::lay(table, &mut merged, &mut |span, what| self.report(span, what));
+        }
+        merged
     }
 
     pub fn report(&self, span: Range<usize>, what: impl Into<String>) {
-        self.problems.borrow_mut().push(self.problem(span, what));
+        self.problems.borrow_mut().push((span.start, self.problem(span, what)));
     }
 
     fn problem(&self, span: Range<usize>, what: impl Into<String>) -> Problem {
-        let before = &self.text[..self.text.floor_char_boundary(span.start)];
+        let (layer, line, column) = self.position(span.start);
+        let places = self.places.borrow();
+        let around = places.iter().filter(|(place, _)| place.contains(&span.start));
+        let keys = around.min_by_key(|(place, keys)| (place.len(), Reverse(keys.len())));
+        let keys = keys.map(|(_, keys)| keys.clone()).unwrap_or_default();
+        Problem { file: layer.path.clone(), line, column, keys, what: what.into() }
+    }
+
+    /// The layer that a byte of the padded texts lies in, with line and column there.
+    fn position(&self, at: usize) -> (&Layer, usize, usize) {
+        let mut rest = at;
+        let mut layer = &self.layers[0];
+        for next in &self.layers[1..] {
+            if rest <= layer.text.len() {
+                break;
+            }
+            rest -= layer.text.len() + 1;
+            layer = next;
+        }
+        let before = &layer.text[..layer.text.floor_char_boundary(rest)];
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
-        Problem { file: self.file.clone(), line, column, what: what.into() }
+        (layer, line, column)
     }
 
     /// What was warned of so far.
@@ -92,11 +179,49 @@ impl Source {
         self.warnings.take()
     }
 
+    /// What was read so far, in the order of the keys.
+    pub fn take_settings(&self) -> Vec<Setting> {
+        let mut settings = self.settings.take();
+        settings.sort_by(|a, b| a.key.cmp(&b.key));
+        settings
+    }
+
+    /// In the order of the files.
     pub fn into_problems(self) -> Vec<Problem> {
         let mut problems = self.problems.into_inner();
-        problems.sort_by_key(|problem| (problem.line, problem.column));
-        problems
+        problems.sort_by_key(|(at, _)| *at);
+        problems.into_iter().map(|(_, problem)| problem).collect()
     }
+}
+
+fn note_places(table: &DeTable<'_>, keys: &mut Vec<String>, places: &mut Vec<(Range<usize>, Vec<String>)>) {
+    for (key, value) in table {
+        keys.push(key.get_ref().to_string());
+        places.push((key.span(), keys.clone()));
+        places.push((value.span(), keys.clone()));
+        match value.get_ref() {
+            DeValue::Table(table) => note_places(table, keys, places),
+            DeValue::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    keys.push(index.to_string());
+                    places.push((item.span(), keys.clone()));
+                    keys.pop();
+                }
+            }
+            _ => {}
+        }
+        keys.pop();
+    }
+}
+
+/// Keys as TOML writes them.
+pub fn dotted(keys: &[String]) -> String {
+    let bare = |key: &str| {
+        !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let written: Vec<_> =
+        keys.iter().map(|key| if bare(key) { key.clone() } else { format!("{key:?}") }).collect();
+    written.join(".")
 }
 
 /// One table whose keys are taken one by one.
@@ -104,6 +229,8 @@ pub struct Reader<'s> {
     source: &'s Source,
     /// Of the table's header or braces, for what is missing in it.
     pub span: Range<usize>,
+    /// That lead to it from the root.
+    keys: Vec<String>,
     table: DeTable<'s>,
 }
 
@@ -137,6 +264,23 @@ impl<'s> Reader<'s> {
         self.table.get_key_value(key).map(|(name, _)| name.span())
     }
 
+    fn below(&self, key: &str) -> Vec<String> {
+        self.keys.iter().map(String::as_str).chain([key]).map(str::to_owned).collect()
+    }
+
+    fn note(&self, key: &str, value: serde_json::Value, at: Range<usize>) {
+        let (layer, line, column) = self.source.position(at.start);
+        let from = format!("{}:{line}:{column}", layer.name);
+        self.source.settings.borrow_mut().push(Setting { key: dotted(&self.below(key)), value, from });
+    }
+
+    /// Notes what stands in where nothing is written.
+    pub fn note_default(&self, key: &str, value: impl Into<serde_json::Value>) {
+        let setting =
+            Setting { key: dotted(&self.below(key)), value: value.into(), from: "default".to_owned() };
+        self.source.settings.borrow_mut().push(setting);
+    }
+
     /// Text that says something.
     pub fn text(&mut self, key: &str) -> Option<String> {
         let at = self.get::<String>(key)?;
@@ -147,8 +291,8 @@ impl<'s> Reader<'s> {
         Some(at.value)
     }
 
-    /// A scalar or array that serde reads.
-    pub fn get<T: DeserializeOwned>(&mut self, key: &str) -> Option<At<T>> {
+    /// What serde reads, not noted.
+    fn read<T: DeserializeOwned>(&mut self, key: &str) -> Option<At<T>> {
         let (_, value) = self.take(key)?;
         let span = value.span();
         match T::deserialize(ValueDeserializer::from(value)) {
@@ -160,16 +304,44 @@ impl<'s> Reader<'s> {
         }
     }
 
+    /// A scalar or array that serde reads.
+    pub fn get<T: DeserializeOwned>(&mut self, key: &str) -> Option<At<T>> {
+        let written = self.table.get(key).cloned().map(ValueDeserializer::from);
+        let at = self.read(key)?;
+        let written = written.and_then(|value| serde_json::Value::deserialize(value).ok());
+        self.note(key, written.unwrap_or_default(), at.span.clone());
+        Some(at)
+    }
+
     /// The same where a default stands in.
-    pub fn get_or<T: DeserializeOwned>(&mut self, key: &str, default: T) -> T {
+    pub fn get_or<T>(&mut self, key: &str, default: T) -> T
+    where
+        T: DeserializeOwned + Clone + Into<serde_json::Value>,
+    {
+        if !self.has(key) {
+            self.note_default(key, default.clone());
+        }
         self.get(key).map_or(default, |at| at.value)
     }
 
     /// Text that `parse` understands; its error says what was meant.
     pub fn parsed<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<At<T>> {
-        let text = self.get::<String>(key)?;
+        self.parsed_and_shown(key, parse, |_, text| text.to_owned())
+    }
+
+    /// The same of text that is shown in other words: an address that may hold a password.
+    pub fn parsed_and_shown<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&T, &str) -> String,
+    ) -> Option<At<T>> {
+        let text = self.read::<String>(key)?;
         match parse(&text.value) {
-            Ok(value) => Some(At { value, span: text.span }),
+            Ok(value) => {
+                self.note(key, show(&value, &text.value).into(), text.span.clone());
+                Some(At { value, span: text.span })
+            }
             Err(error) => {
                 self.report(text.span, format!("{key}: {error}"));
                 None
@@ -177,8 +349,13 @@ impl<'s> Reader<'s> {
         }
     }
 
-    pub fn parsed_or<T>(&mut self, key: &str, default: T, parse: impl Fn(&str) -> Result<T, String>) -> T {
-        self.parsed(key, parse).map_or(default, |at| at.value)
+    /// The same where a default stands in, which is written as people would write it.
+    pub fn parsed_or<T>(&mut self, key: &str, default: &str, parse: impl Fn(&str) -> Result<T, String>) -> T {
+        if !self.has(key) {
+            self.note_default(key, default);
+        }
+        let written = self.parsed(key, &parse).map(|at| at.value);
+        written.unwrap_or_else(|| parse(default).expect("a default is well written"))
     }
 
     /// A table; an absent one reads as empty, so that its defaults apply.
@@ -186,6 +363,7 @@ impl<'s> Reader<'s> {
         self.optional_table(key).unwrap_or_else(|| Reader {
             source: self.source,
             span: self.span.clone(),
+            keys: self.below(key),
             table: DeTable::default(),
         })
     }
@@ -197,7 +375,7 @@ impl<'s> Reader<'s> {
 
     fn as_table(&self, key: &str, span: Range<usize>, value: Spanned<DeValue<'s>>) -> Option<Reader<'s>> {
         match value.into_inner() {
-            DeValue::Table(table) => Some(Reader { source: self.source, span, table }),
+            DeValue::Table(table) => Some(Reader { source: self.source, span, keys: self.below(key), table }),
             other => {
                 self.report(span, format!("{key}: a table was expected, found {}", other.type_str()));
                 None
@@ -208,21 +386,27 @@ impl<'s> Reader<'s> {
     /// A table of named tables, `[cameras.NAME]`, by name.
     pub fn tables(&mut self, key: &str) -> BTreeMap<String, Reader<'s>> {
         let mut found = BTreeMap::new();
-        let Some(tables) = self.optional_table(key) else { return found };
-        for (name, value) in tables.table {
-            if let Some(reader) = self.as_table(name.get_ref(), name.span(), value) {
+        let Some(mut tables) = self.optional_table(key) else { return found };
+        for (name, value) in std::mem::take(&mut tables.table) {
+            if let Some(reader) = tables.as_table(name.get_ref(), name.span(), value) {
                 found.insert(name.into_inner().into_owned(), reader);
             }
         }
         found
     }
 
-    /// A string, or a table (for secrets that are written either way).
-    pub fn string_or_table(&mut self, key: &str) -> Option<(Range<usize>, Result<String, Reader<'s>>)> {
+    /// A secret: text, or a table that tells where it is kept.
+    pub fn secret_or_table(&mut self, key: &str) -> Option<(Range<usize>, Result<String, Reader<'s>>)> {
         let (span, value) = self.take(key)?;
         match value.into_inner() {
-            DeValue::String(text) => Some((span, Ok(text.into_owned()))),
-            DeValue::Table(table) => Some((span.clone(), Err(Reader { source: self.source, span, table }))),
+            DeValue::String(text) => {
+                self.note(key, SECRET.into(), span.clone());
+                Some((span, Ok(text.into_owned())))
+            }
+            DeValue::Table(table) => {
+                let keys = self.below(key);
+                Some((span.clone(), Err(Reader { source: self.source, span, keys, table })))
+            }
             other => {
                 self.report(span, format!("{key}: text or a table was expected, found {}", other.type_str()));
                 None
@@ -264,6 +448,14 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(expected()),
     };
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(expected)
+}
+
+/// A duration as [`duration`] reads it, in the largest unit that is whole.
+pub fn as_text(duration: Duration) -> String {
+    let milliseconds = duration.as_millis();
+    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+    let whole = units.iter().find(|(_, size)| milliseconds >= *size && milliseconds.is_multiple_of(*size));
+    whole.map_or_else(|| "0s".to_owned(), |(unit, size)| format!("{}{unit}", milliseconds / size))
 }
 
 /// A duration of at most a day: how long something in a picture takes, not how long something is kept.
@@ -318,6 +510,9 @@ mod tests {
     fn durations_and_sizes_need_a_unit() {
         assert_eq!(duration("24h"), Ok(Duration::from_secs(86_400)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["500ms", "90s", "36h", "7d"] {
+            assert_eq!(as_text(duration(text).unwrap()), text);
+        }
         assert!(duration("24").is_err());
         assert!(duration("").is_err());
         assert!(duration("99999999999999999999d").is_err());

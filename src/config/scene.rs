@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::reader::{Problem, Reader, Source, within_a_day};
 use super::{Kind, Rule, Scene};
@@ -28,7 +27,7 @@ pub fn load(name: &str, folder: &Path) -> Result<Option<Arc<Scene>>, Vec<Problem
                 None => return Ok(None),
             }
         }
-        Err(error) => return Err(vec![Problem { file, line: 0, column: 0, what: error.to_string() }]),
+        Err(error) => return Err(vec![Problem::of_file(&file, error.to_string())]),
     };
     let source = Source::new(&file, text);
     let scene = read(name, source.root());
@@ -38,7 +37,7 @@ pub fn load(name: &str, folder: &Path) -> Result<Option<Arc<Scene>>, Vec<Problem
 
 fn read(name: &str, mut file: Reader<'_>) -> Scene {
     let model = file.get_or("model", "liuta-watch-n".to_owned());
-    let look_every = file.parsed_or("look_every", Duration::from_secs(2), within_a_day);
+    let look_every = file.parsed_or("look_every", "2s", within_a_day);
     let tiles = match file.get::<u32>("tiles") {
         Some(at) if (1..=4).contains(&at.value) => at.value,
         Some(at) => {
@@ -47,8 +46,8 @@ fn read(name: &str, mut file: Reader<'_>) -> Scene {
         }
         None => 1,
     };
-    let pre_capture = file.parsed_or("pre_capture", Duration::from_secs(10), within_a_day);
-    let post_capture = file.parsed_or("post_capture", Duration::from_secs(20), within_a_day);
+    let pre_capture = file.parsed_or("pre_capture", "10s", within_a_day);
+    let post_capture = file.parsed_or("post_capture", "20s", within_a_day);
     let mut rules = Vec::new();
     for (key, table) in file.tables("rules") {
         rules.extend(rule(&key, table));
@@ -80,8 +79,8 @@ fn rule(key: &str, mut table: Reader<'_>) -> Option<Rule> {
         threshold,
         confirm: confirm.as_ref().map_or([3, 5], |at| at.value),
         min_count: table.get_or("min_count", 1),
-        end_after: table.parsed_or("end_after", Duration::from_secs(30), within_a_day),
-        cooldown: table.parsed_or("cooldown", Duration::from_secs(60), within_a_day),
+        end_after: table.parsed_or("end_after", "30s", within_a_day),
+        cooldown: table.parsed_or("cooldown", "60s", within_a_day),
         level: table.get_or("level", 3),
     };
     if let Some(at) = confirm

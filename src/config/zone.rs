@@ -6,6 +6,9 @@
 use super::reader::Reader;
 use super::{Kind, Scene, Zone};
 
+/// Keys of `[cameras.ID.zones.NAME]`.
+pub const ZONE: [&str; 2] = ["points", "kinds"];
+
 /// A zone that is smaller, as a share of the picture, encloses nothing.
 const SMALLEST: f32 = 1e-4;
 
@@ -34,7 +37,7 @@ pub(super) fn read(name: String, mut table: Reader<'_>, scene: Option<&Scene>) -
             table.report(at.span.clone(), what);
         }
     }
-    table.finish(&["points", "kinds"]);
+    table.finish(&ZONE);
     let kinds = kinds.map(|at| at.value).unwrap_or_default();
     Zone { name, points: points.map(|at| at.value).unwrap_or_default(), kinds }
 }

@@ -29,7 +29,7 @@ const SHOWS: [(&str, &str); 4] = [
 pub async fn run() -> anyhow::Result<()> {
     let clips = data_folder("demo", "clips")?;
     let file = data_folder("config", "demo.toml")?;
-    let config = config::file::load(&file)?;
+    let config = config::file::load(&file)?.config;
     std::fs::create_dir_all(&config.data).with_context(|| format!("{}", config.data.display()))?;
     let access = Access::new(Store::open(&config.data)?, &config, Health::default());
     let expires = Some(jiff::Timestamp::now() + Duration::from_secs(12 * 3600));

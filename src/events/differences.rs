@@ -61,7 +61,7 @@ pub(super) struct Seen {
 
 impl Seen {
     pub fn look(watched: &Watched) -> Seen {
-        let config = watched.config.load_full();
+        let config = watched.settings.config();
         let mut states = watched.health.snapshot();
         let camera = |id: &Id| {
             let state = states.remove(&format!("camera/{id}"));

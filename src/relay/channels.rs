@@ -2,7 +2,7 @@
 //!
 //! The configuration names the channels and what is on air at first; people put other cameras on air, which is stored
 //! and outlives restarts and reloads. The configuration has its way again where it is the one that changed last: with
-//! another `camera` than it had when somebody chose, or where the chosen camera is gone.
+//! another `camera` than it had when somebody chose, where the chosen camera is gone, and where the channel was gone.
 //!
 //! A switch lets the directory's path lead to another stream; readers notice that by themselves. What does not belong
 //! here: HTTP, and who may switch.
@@ -81,28 +81,23 @@ impl Channels {
                 BTreeMap::new()
             }
         };
-        known.extend(before.clone());
-        for name in before.keys().filter(|name| !configured.contains_key(*name)) {
-            self.streams.remove(&path(name));
+        known.extend(before);
+        for (name, gone) in known.extract_if(.., |name, _| !configured.contains_key(name)) {
+            self.streams.remove(&path(&name));
+            // Should it come back, nobody expects what somebody chose once; its numbers rise on.
+            if gone.who.is_some() {
+                self.keep(&name, &OnAir::configured(gone.configured, gone.revision + 1));
+            }
         }
         let mut on_air = BTreeMap::new();
         for (name, channel) in configured {
             let before = known.remove(name);
+            let revision = before.as_ref().map_or(1, |before| before.revision + 1);
             let stands = before
-                .clone()
                 .filter(|now| now.configured == channel.camera && self.streams.get(&now.camera).is_some());
             let now = stands.unwrap_or_else(|| {
-                let now = OnAir {
-                    camera: channel.camera.clone(),
-                    revision: before.map_or(1, |before| before.revision + 1),
-                    since: Timestamp::now(),
-                    who: None,
-                    configured: channel.camera.clone(),
-                };
-                if let Err(error) = self.store.put_channel(&now.row(name), None) {
-                    // The next start comes to the same.
-                    tracing::warn!("what is on air on {name} is not stored: {error}");
-                }
+                let now = OnAir::configured(channel.camera.clone(), revision);
+                self.keep(name, &now);
                 now
             });
             if let Some(stream) = self.streams.get(&now.camera) {
@@ -112,6 +107,13 @@ impl Channels {
         }
         *self.on_air() = on_air;
         self.changed.notify_one();
+    }
+
+    fn keep(&self, name: &str, on_air: &OnAir) {
+        if let Err(error) = self.store.put_channel(&on_air.row(name), None) {
+            // The next start comes to the same.
+            tracing::warn!("what is on air on {name} is not stored: {error}");
+        }
     }
 
     /// Puts `camera` on air; with `expected` only from that revision on, and only where `may` says of the camera on air
@@ -178,6 +180,10 @@ impl Channels {
 }
 
 impl OnAir {
+    fn configured(camera: Id, revision: u64) -> OnAir {
+        OnAir { camera: camera.clone(), revision, since: Timestamp::now(), who: None, configured: camera }
+    }
+
     fn of(row: ChannelRow) -> (Id, OnAir) {
         let on_air = OnAir {
             camera: row.camera.into(),
@@ -269,13 +275,19 @@ mod tests {
             ("road-1".into(), 3)
         );
         assert!(channels.streams.get("channels/wall-2").is_none() && channels.get("wall-2").is_none());
+        // A channel that was taken out and comes back.
+        switch(&channels, "wall-1", "gate-1", None).unwrap();
+        channels.configure(&configuration(&[]));
+        channels.configure(&configuration(&[("wall-1", "road-1")]));
+        let back = channels.get("wall-1").unwrap();
+        assert_eq!((on_air(&channels, "wall-1"), back.revision, back.who), ("road-1".into(), 5, None));
         // The chosen camera is gone at the next start.
         switch(&channels, "wall-1", "gate-1", None).unwrap();
         let channels = start(folder.path(), &["road-1", "forest-1"]);
         channels.configure(&configuration(&[("wall-1", "road-1")]));
         assert_eq!(
             (on_air(&channels, "wall-1"), channels.get("wall-1").unwrap().revision),
-            ("road-1".into(), 5)
+            ("road-1".into(), 7)
         );
     }
 

@@ -118,7 +118,7 @@ pub fn read(path: &Path) -> Result<Manifest, Problems> {
         Ok(text) => parse(path, text),
         Err(error) => {
             let what = format!("cannot be read: {error}");
-            Err(Problems(vec![Problem { file: path.to_owned(), line: 0, column: 0, what }]))
+            Err(Problems(vec![Problem::of_file(path, what)]))
         }
     }
 }

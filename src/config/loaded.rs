@@ -1,0 +1,74 @@
+//! The configuration together with the files that it came from: what can be shown with its origin, and changed.
+
+use std::sync::Arc;
+
+use toml::{Table, Value};
+
+use super::overlay::{self, Layer, WriteError};
+use super::reader::{Problems, Setting};
+use super::{Config, file};
+
+/// Never changed in place: [`with`](Loaded::with) makes another.
+#[derive(Debug)]
+pub struct Loaded {
+    pub config: Arc<Config>,
+    /// Every value that counts, by key, and where it came from.
+    pub settings: Vec<Setting>,
+    /// The main file first.
+    layers: Vec<Layer>,
+    /// What they say together.
+    tree: Table,
+}
+
+impl Loaded {
+    pub(super) fn new(config: Config, settings: Vec<Setting>, layers: Vec<Layer>) -> Loaded {
+        let tree = overlay::tree(&layers);
+        Loaded { config: Arc::new(config), settings, layers, tree }
+    }
+
+    /// What stands under these keys, as it was written, secrets too.
+    pub fn written(&self, keys: &[&str]) -> Option<&Value> {
+        let (last, path) = keys.split_last()?;
+        let table = path.iter().try_fold(&self.tree, |table, key| table.get(*key)?.as_table())?;
+        table.get(*last)
+    }
+
+    /// The whole as it was written, secrets too.
+    pub fn tree(&self) -> &Table {
+        &self.tree
+    }
+
+    /// The same configuration with another value under these keys, or none, as the API's file can say it. Nothing is
+    /// written yet. A file that is laid over the API's may win all the same.
+    pub fn with(&self, keys: &[&str], value: Option<Value>) -> Result<Loaded, Problems> {
+        let mut api = overlay::Api::of(&self.layers);
+        put(&mut api.here, keys, value);
+        file::parse_layers(api.onto(&self.layers, &self.config.data))
+    }
+
+    /// Puts what differs from `before`, which was read from the files or written last, onto the disk.
+    pub fn write(&self, before: &Loaded) -> Result<(), WriteError> {
+        overlay::write(&before.layers, &self.layers)
+    }
+}
+
+fn put(table: &mut Table, keys: &[&str], value: Option<Value>) {
+    match (keys, value) {
+        ([], _) => {}
+        ([last], Some(value)) => {
+            table.insert((*last).to_owned(), value);
+        }
+        ([last], None) => {
+            table.remove(*last);
+        }
+        ([first, rest @ ..], value) => {
+            let entry = table.entry((*first).to_owned()).or_insert_with(|| Table::new().into());
+            if !entry.is_table() {
+                *entry = Table::new().into();
+            }
+            if let Some(below) = entry.as_table_mut() {
+                put(below, rest, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! Changes of the configuration while it runs: cameras, zones, channels and destinations, by whoever may configure.
+//!
+//! A change is a JSON object in the words of `liuta.toml`, so that there is one schema, one validation and one text of
+//! each error. It goes the way of the file: laid over, read as a whole, validated, diffed, and applied by whoever holds
+//! the other end ([`requests`]), one after the other, reloads included. Read [`Settings::prepare`] first.
+//!
+//! What does not belong here: how files are laid over each other ([`crate::config::overlay`]), and HTTP.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hmac::{Hmac, KeyInit, Mac};
+use serde_json::{Map, Value as Json};
+use sha2::Sha256;
+use tokio::sync::{mpsc, oneshot};
+use toml::{Table, Value};
+
+use crate::access::By;
+use crate::access::audit::{Audit, Event};
+use crate::config::loaded::Loaded;
+use crate::config::overlay::{self, REFERENCES, REMOVED, WriteError};
+use crate::config::reader::{Problem, dotted};
+use crate::config::{self, Config, file};
+use crate::store::StoreError;
+
+/// Changes that wait for the one before; more are refused.
+const WAITING: usize = 16;
+
+/// What can be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    Camera(String),
+    Zone { camera: String, zone: String },
+    Channel(String),
+    Destination(String),
+}
+
+impl Object {
+    /// That lead to it in the configuration.
+    fn keys(&self) -> Vec<&str> {
+        match self {
+            Object::Camera(id) => vec!["cameras", id],
+            Object::Zone { camera, zone } => vec!["cameras", camera, "zones", zone],
+            Object::Channel(name) => vec!["channels", name],
+            Object::Destination(name) => vec!["dispatch", name],
+        }
+    }
+
+    fn name(&self) -> &str {
+        match self {
+            Object::Camera(name) | Object::Channel(name) | Object::Destination(name) => name,
+            Object::Zone { zone, .. } => zone,
+        }
+    }
+}
+
+/// As the audit trail names it.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Object::Camera(id) => write!(f, "camera/{id}"),
+            Object::Zone { camera, zone } => write!(f, "camera/{camera}/zone/{zone}"),
+            Object::Channel(name) => write!(f, "channel/{name}"),
+            Object::Destination(name) => write!(f, "destination/{name}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Something of that name must not be there yet.
+    Add(Map<String, Json>),
+    /// What is named is changed, null removes (RFC 7396).
+    Merge(Expected, Map<String, Json>),
+    Remove(Expected),
+}
+
+/// What a change is based on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever there is.
+    Any,
+    /// What had this [`Settings::tag`].
+    Tag(String),
+}
+
+/// One thing that is wrong with a change.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Flaw {
+    /// Where in the body (RFC 6901), `/zones/slope/points` say; empty where the whole is meant.
+    pub pointer: String,
+    pub what: String,
+}
+
+/// Why a change was not made. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    #[error("there is no such thing")]
+    Missing,
+    #[error("there is one of that name already")]
+    Exists,
+    #[error("it was changed meanwhile")]
+    Stale,
+    #[error("{}", told(.0))]
+    Flawed(Vec<Flaw>),
+    /// Other parts of the configuration would be wrong with it.
+    #[error("{0}")]
+    Conflict(String),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Audit(#[from] StoreError),
+    #[error("too many changes at once, or the box is stopping")]
+    Busy,
+}
+
+fn told(flaws: &[Flaw]) -> String {
+    let lines: Vec<_> = flaws.iter().map(|flaw| format!("{}: {}", flaw.pointer, flaw.what)).collect();
+    lines.join("; ")
+}
+
+impl Refused {
+    fn flaw(pointer: impl Into<String>, what: impl Into<String>) -> Refused {
+        Refused::Flawed(vec![Flaw { pointer: pointer.into(), what: what.into() }])
+    }
+}
+
+/// The configuration that runs, and the way to change it. Cheap to clone.
+#[derive(Clone)]
+pub struct Settings {
+    loaded: Arc<ArcSwap<Loaded>>,
+    /// Tags tell apart what holds passwords, and tell nothing of them.
+    key: [u8; 32],
+    requests: mpsc::Sender<Request>,
+}
+
+/// A change that somebody waits for.
+pub struct Request {
+    object: Object,
+    change: Change,
+    by: By,
+    answer: oneshot::Sender<Result<Arc<Loaded>, Refused>>,
+}
+
+/// The settings, and the other end: whoever applies what is asked for, in order.
+pub fn requests(loaded: Loaded, key: [u8; 32]) -> (Settings, mpsc::Receiver<Request>) {
+    let (requests, asked) = mpsc::channel(WAITING);
+    (Settings { loaded: Arc::new(ArcSwap::from_pointee(loaded)), key, requests }, asked)
+}
+
+impl Settings {
+    pub fn loaded(&self) -> Arc<Loaded> {
+        self.loaded.load_full()
+    }
+
+    pub fn config(&self) -> Arc<Config> {
+        self.loaded.load().config.clone()
+    }
+
+    /// What runs from now on.
+    pub fn adopt(&self, loaded: Arc<Loaded>) {
+        self.loaded.store(loaded);
+    }
+
+    /// Changes an object, and waits until the change is applied.
+    pub async fn change(&self, object: Object, change: Change, by: By) -> Result<Arc<Loaded>, Refused> {
+        let (answer, answered) = oneshot::channel();
+        let request = Request { object, change, by, answer };
+        self.requests.try_send(request).map_err(|_| Refused::Busy)?;
+        answered.await.unwrap_or(Err(Refused::Busy))
+    }
+
+    /// Carries a request out as far as the disk; `Ok` is to be applied, adopted and answered. Blocks.
+    pub fn carry_out(&self, request: &Request, audit: Option<&Audit>) -> Result<Arc<Loaded>, Refused> {
+        let before = self.loaded();
+        let Request { object, change, by, .. } = request;
+        let after = self.prepare(&before, object, change)?;
+        if after.tree() == before.tree() {
+            return Ok(before);
+        }
+        if let Some(audit) = audit {
+            // What cannot be written down is not done.
+            let keys = object.keys();
+            audit.note(
+                by,
+                Event::Change,
+                &object.to_string(),
+                &detail(before.written(&keys), after.written(&keys)),
+            )?;
+        }
+        after.write(&before)?;
+        Ok(Arc::new(after))
+    }
+
+    /// The configuration with a change, validated; nothing is written or applied.
+    fn prepare(&self, before: &Loaded, object: &Object, change: &Change) -> Result<Loaded, Refused> {
+        let keys = object.keys();
+        let there = before.written(&keys);
+        if let Object::Zone { camera, .. } = object
+            && before.written(&["cameras", camera]).is_none()
+        {
+            return Err(Refused::Missing);
+        }
+        let wanted = match (there, change) {
+            (None, Change::Add(said)) => {
+                well_named(object)?;
+                Some(merged(object, &Table::new(), said)?)
+            }
+            (Some(_), Change::Add(_)) => return Err(Refused::Exists),
+            (None, Change::Merge(..) | Change::Remove(_)) => return Err(Refused::Missing),
+            (Some(there), Change::Merge(expected, said)) => {
+                self.expect(before, object, expected)?;
+                Some(merged(object, there.as_table().unwrap_or(&Table::new()), said)?)
+            }
+            (Some(_), Change::Remove(expected)) => {
+                self.expect(before, object, expected)?;
+                None
+            }
+        };
+        let wanted = wanted.map(Value::Table);
+        let after = before.with(&keys, wanted.clone()).map_err(|problems| refused(&keys, problems.0))?;
+        if after.written(&keys) != wanted.as_ref() {
+            let what = format!(
+                "a file in conf.d that is laid over the API's says something else of {}; change it there",
+                dotted(&keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>())
+            );
+            return Err(Refused::Conflict(what));
+        }
+        Ok(after)
+    }
+
+    fn expect(&self, loaded: &Loaded, object: &Object, expected: &Expected) -> Result<(), Refused> {
+        match expected {
+            Expected::Any => Ok(()),
+            Expected::Tag(tag) if self.tag(loaded, object).as_ref() == Some(tag) => Ok(()),
+            Expected::Tag(_) => Err(Refused::Stale),
+        }
+    }
+
+    /// Tells two states of an object apart, its password included; `None` where there is no such object.
+    pub fn tag(&self, loaded: &Loaded, object: &Object) -> Option<String> {
+        Some(self.hash(loaded.written(&object.keys())?.to_string()))
+    }
+
+    /// Tells two configurations apart.
+    pub fn revision(&self, loaded: &Loaded) -> String {
+        self.hash(loaded.tree().to_string())
+    }
+
+    fn hash(&self, text: String) -> String {
+        // HMAC pads a shorter key with zeros to SHA-256's block (RFC 2104, section 2).
+        let mut block = [0; 64];
+        block[..32].copy_from_slice(&self.key);
+        let mac = Hmac::<Sha256>::new(&block.into()).chain_update(text).finalize().into_bytes();
+        mac[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A camera as it would be, to be tried: what is said alone, or laid over the camera `base`. Blocks.
+    pub fn camera_to_try(
+        &self,
+        base: Option<&str>,
+        said: Map<String, Json>,
+    ) -> Result<Arc<config::Camera>, Refused> {
+        let loaded = self.loaded();
+        let unused = || {
+            let ids = (1..).map(|n| format!("trial-{n}"));
+            let mut free = ids.filter(|id| !loaded.config.cameras.contains_key(id.as_str()));
+            free.next().unwrap_or_default()
+        };
+        let id = base.map_or_else(unused, str::to_owned);
+        let change = match base {
+            Some(_) => Change::Merge(Expected::Any, said),
+            None => Change::Add(said),
+        };
+        let with = self.prepare(&loaded, &Object::Camera(id.clone()), &change)?;
+        with.config.cameras.get(id.as_str()).cloned().ok_or(Refused::Missing)
+    }
+}
+
+/// For the log: what was changed, and by whom.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, by {}", self.object, self.by.name)
+    }
+}
+
+impl Request {
+    pub fn answer(self, answer: Result<Arc<Loaded>, Refused>) {
+        // Whoever asked may have gone; the change stands all the same.
+        let _ = self.answer.send(answer);
+    }
+}
+
+/// Names what was changed, and repeats no value.
+fn detail(before: Option<&Value>, after: Option<&Value>) -> String {
+    match (before.and_then(Value::as_table), after.and_then(Value::as_table)) {
+        (Some(before), Some(after)) => {
+            let changed = overlay::difference(before, after);
+            format!("changed: {}", changed.keys().map(String::as_str).collect::<Vec<_>>().join(", "))
+        }
+        (_, None) => "removed".to_owned(),
+        (None, _) => "added".to_owned(),
+    }
+}
+
+/// What the reader of the file finds in the object is a flaw of the change; what it finds elsewhere relies on the object.
+fn refused(keys: &[&str], problems: Vec<Problem>) -> Refused {
+    let inside =
+        |problem: &Problem| problem.keys.iter().map(String::as_str).take(keys.len()).eq(keys.iter().copied());
+    let (inside, elsewhere): (Vec<_>, Vec<_>) = problems.into_iter().partition(inside);
+    if inside.is_empty() {
+        let lines: Vec<_> =
+            elsewhere.iter().map(|problem| format!("{}: {}", dotted(&problem.keys), problem.what)).collect();
+        return Refused::Conflict(lines.join("; "));
+    }
+    let flaw = |problem: Problem| {
+        let rest = problem.keys[keys.len()..].iter();
+        Flaw { pointer: rest.map(|key| pointer("", key)).collect(), what: problem.what }
+    };
+    Refused::Flawed(inside.into_iter().map(flaw).collect())
+}
+
+/// RFC 6901.
+fn pointer(to: &str, key: &str) -> String {
+    format!("{to}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Ids are judged by the reader of the file; other names are free there, and here stand in addresses.
+fn well_named(object: &Object) -> Result<(), Refused> {
+    let name = object.name();
+    let well = (1..=63).contains(&name.chars().count())
+        && !name.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '/' | '\\' | '?' | '#'))
+        && name != "."
+        && name != "..";
+    if well {
+        return Ok(());
+    }
+    let what = "1 to 63 characters without spaces, control characters and / \\ ? #";
+    Err(Refused::flaw(if matches!(object, Object::Camera(_)) { "/id" } else { "/name" }, what))
+}
+
+/// The object with what was said laid over it.
+fn merged(object: &Object, there: &Table, said: &Map<String, Json>) -> Result<Table, Refused> {
+    let mut flaws = Vec::new();
+    let mut wanted = there.clone();
+    let leads = |key: &str| matches!(key, "url" | "sub_url" | "username" | "password");
+    if !(matches!(object, Object::Camera(_)) && said.keys().any(|key| leads(key))) {
+        merge(said, &mut wanted, "", &mut flaws);
+        return if flaws.is_empty() { Ok(wanted) } else { Err(Refused::Flawed(flaws)) };
+    }
+    separate_credentials(&mut wanted);
+    let base = wanted.clone();
+    let said_url = said.get("url").and_then(Json::as_str).and_then(|text| url::Url::parse(text).ok());
+    let new_password = said.contains_key("password")
+        || said_url.is_some_and(|url| !url.username().is_empty()) && !said.contains_key("username");
+    if new_password && !said.contains_key("password") {
+        // They stand in the new address.
+        wanted.remove("username");
+        wanted.remove("password");
+    }
+    merge(said, &mut wanted, "", &mut flaws);
+    separate_credentials(&mut wanted);
+    if !new_password {
+        keep_password_at_home(&base, &wanted, &mut flaws);
+    }
+    if flaws.is_empty() { Ok(wanted) } else { Err(Refused::Flawed(flaws)) }
+}
+
+/// RFC 7396.
+fn merge(said: &Map<String, Json>, onto: &mut Table, at: &str, flaws: &mut Vec<Flaw>) {
+    for (key, value) in said {
+        let at = pointer(at, key);
+        let mut flaw = |what: &str| flaws.push(Flaw { pointer: at.clone(), what: what.to_owned() });
+        match value {
+            Json::Null => {
+                onto.remove(key);
+            }
+            // What these mean in a file, somebody far away must not say: which files of the box are read.
+            value if REFERENCES.contains(&key.as_str()) && !value.is_object() => {
+                flaw("only the files on the box say where a secret is kept; here it is text");
+            }
+            Json::Bool(_) if key == REMOVED => {
+                flaw("unknown here; to remove something, say null, or DELETE it")
+            }
+            Json::Object(inner) => {
+                let below = onto.entry(key.clone()).or_insert_with(|| Table::new().into());
+                if !below.is_table() {
+                    *below = Table::new().into();
+                }
+                if let Some(below) = below.as_table_mut() {
+                    merge(inner, below, &at, flaws);
+                }
+            }
+            value => match plain(value) {
+                Some(value) => {
+                    onto.insert(key.clone(), value);
+                }
+                None => flaw("null within a list, or a number that is too large"),
+            },
+        }
+    }
+}
+
+/// What is no object, as TOML has it.
+fn plain(value: &Json) -> Option<Value> {
+    Some(match value {
+        Json::Null => return None,
+        Json::Bool(value) => (*value).into(),
+        Json::Number(number) => match number.as_i64() {
+            Some(integer) => integer.into(),
+            None => number.as_f64().filter(|value| value.is_finite())?.into(),
+        },
+        Json::String(text) => text.clone().into(),
+        Json::Array(items) => Value::Array(items.iter().map(plain).collect::<Option<_>>()?),
+        Json::Object(object) => {
+            let pairs = object.iter().map(|(key, value)| Some((key.clone(), plain(value)?)));
+            Value::Table(pairs.collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// Moves the user name and password in a camera's addresses to keys of their own, where they can be changed and are
+/// never shown.
+fn separate_credentials(camera: &mut Table) {
+    for key in ["url", "sub_url"] {
+        let Some(url) = camera.get(key).and_then(Value::as_str).and_then(|text| url::Url::parse(text).ok())
+        else {
+            continue;
+        };
+        let (bare, Some(found)) = file::credentials_apart(url) else { continue };
+        camera.insert(key.to_owned(), bare.to_string().into());
+        if key == "url" && !camera.contains_key("username") {
+            camera.insert("username".to_owned(), found.username.into());
+            camera.insert("password".to_owned(), found.password.expose().into());
+        }
+    }
+}
+
+/// A password that is kept goes to no other camera than it was given for: whoever may change an address must not be able
+/// to have it sent to themselves.
+fn keep_password_at_home(base: &Table, wanted: &Table, flaws: &mut Vec<Flaw>) {
+    if !base.contains_key("password") {
+        return;
+    }
+    let homes: BTreeSet<_> = endpoints(base).map(|(_, at)| at).collect();
+    if let Some((key, _)) = endpoints(wanted).find(|(_, at)| !homes.contains(at)) {
+        let what = "leads to another host or port than the stored password was given for: say the password again, \
+                    or null for none";
+        flaws.push(Flaw { pointer: pointer("", key), what: what.to_owned() });
+    }
+}
+
+fn endpoints(camera: &Table) -> impl Iterator<Item = (&'static str, (String, Option<u16>))> + '_ {
+    ["url", "sub_url"].into_iter().filter_map(|key| {
+        let url = url::Url::parse(camera.get(key)?.as_str()?).ok()?;
+        let port = url.port().or((url.scheme() == "rtsp").then_some(554));
+        Some((key, (format!("{}://{}", url.scheme(), url.host_str()?.to_lowercase()), port)))
+    })
+}
