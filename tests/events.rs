@@ -610,3 +610,32 @@ async fn a_stream_ends_with_what_let_it_in() {
         assert_eq!(status, refused);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_comes_back_is_as_configured_and_no_old_tag_fits() {
+    let mut daemon = Daemon::start(DEAD_CAMERAS).await;
+    let admin = daemon.token_of("admin", &[]);
+    assert_eq!(put_on_air(&daemon, &admin, "gate-1", None).await.status(), StatusCode::OK);
+    let remove = |tag: Option<&str>| {
+        let mut request = client().delete(daemon.url("/api/v1/channels/wall-1")).bearer_auth(&admin);
+        if let Some(tag) = tag {
+            request = request.header(header::IF_MATCH, tag);
+        }
+        async move { request.send().await.unwrap().status() }
+    };
+    assert_eq!(remove(None).await, StatusCode::PRECONDITION_REQUIRED);
+    assert_eq!(remove(Some("\"1\"")).await, StatusCode::PRECONDITION_FAILED);
+    assert_eq!(remove(Some("\"2\"")).await, StatusCode::NO_CONTENT);
+    assert_eq!(put_on_air(&daemon, &admin, "gate-1", None).await.status(), StatusCode::NOT_FOUND);
+    let body = json!({ "name": "wall-1", "camera": "road-1" });
+    let again = client().post(daemon.url("/api/v1/channels")).bearer_auth(&admin).json(&body);
+    let again = again.send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::CREATED);
+    let tag = again.headers()[header::ETAG].to_str().unwrap().to_owned();
+    let channel = daemon.json("/api/v1/channels/wall-1").await;
+    assert_eq!(again.json::<Value>().await.unwrap(), channel);
+    assert_eq!((&channel["camera"], &channel["by"]), (&json!("road-1"), &Value::Null));
+    let stale = put_on_air(&daemon, &admin, "gate-1", Some("\"2\"")).await;
+    assert_eq!(stale.status(), StatusCode::PRECONDITION_FAILED);
+    assert_eq!(put_on_air(&daemon, &admin, "gate-1", Some(&tag)).await.status(), StatusCode::OK);
+}

@@ -1,6 +1,7 @@
 //! Channels: what is on air, and putting something else on air.
 
 use axum::Json;
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,14 @@ pub struct ChannelView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     by: Option<Option<String>>,
+    addresses: ChannelAddresses,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ChannelAddresses {
     rtsp: String,
+    /// Null where RTSPS is not served.
+    rtsps: Option<String>,
     hls: String,
 }
 
@@ -67,13 +75,17 @@ pub async fn channels(asked: Asked) -> Answer {
     )
 )]
 pub async fn channel(asked: Asked) -> Answer {
-    let name = asked.path("channel");
+    show(&asked, asked.path("channel"), StatusCode::OK)
+}
+
+/// What is on air there now.
+pub(super) fn show(asked: &Asked, name: &str, status: StatusCode) -> Answer {
     let on_air = asked.state.channels.get(name).ok_or_else(no_channel)?;
     // It may have been switched since the door asked.
     if !asked.may(Action::Live, Some(&on_air.camera)) {
         return Err(Denied::Forbidden.into());
     }
-    Ok(tagged(&on_air.revision, Json(describe(&asked, name.into(), &on_air))))
+    Ok(tagged(&on_air.revision, (status, Json(describe(asked, name.into(), &on_air)))))
 }
 
 #[utoipa::path(
@@ -106,15 +118,20 @@ pub async fn switch(asked: Asked) -> Answer {
 fn describe(asked: &Asked, name: Id, on_air: &OnAir) -> ChannelView {
     let config = asked.state.settings.config();
     let path = format!("channels/{name}");
+    let address = |scheme, listen| super::rest::rtsp_address(&config, scheme, listen, &path);
+    let addresses = ChannelAddresses {
+        rtsp: address("rtsp", config.rtsp.listen),
+        rtsps: config.rtsp.rtsps_listen.map(|at| address("rtsps", at)),
+        hls: format!("/{path}/index.m3u8"),
+    };
     let switches = asked.may(Action::Channels, Some(&on_air.camera));
     ChannelView {
-        rtsp: super::rest::rtsp_address(&config, "rtsp", config.rtsp.listen, &path),
-        hls: format!("/{path}/index.m3u8"),
         name,
         camera: on_air.camera.clone(),
         revision: on_air.revision,
         since: on_air.since,
         by: switches.then(|| on_air.who.clone()),
+        addresses,
     }
 }
 
