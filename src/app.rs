@@ -152,6 +152,7 @@ impl App {
         let api_stop = CancellationToken::new();
         let shared = api::Shared {
             settings: settings.clone(),
+            dispatch: dispatch.clone(),
             streams: streams.clone(),
             access: access.clone(),
             links,

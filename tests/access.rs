@@ -149,6 +149,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("DELETE /api/v1/destinations/{name}", "as", ""),
     ("GET /api/v1/alerts", "odakls", ""),
     ("GET /api/v1/alerts/{id}", "odakls", "l"),
+    ("GET /api/v1/alerts/{id}/transitions", "odakls", "l"),
+    ("POST /api/v1/alerts/{id}/transitions", "das", ""),
     ("GET /api/v1/alerts/{id}/snapshot.jpg", "odakls", "l"),
     ("GET /api/v1/alerts/{id}/clip.mp4", "odakls", "l"),
     ("GET /api/v1/detections", "odakls", ""),

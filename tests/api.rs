@@ -13,6 +13,7 @@ use liuta::alert::Alert;
 use liuta::api::{self, Shared};
 use liuta::config::file;
 use liuta::config::overlay::Layer;
+use liuta::dispatch::Dispatch;
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
@@ -80,6 +81,13 @@ async fn server(anonymous: &str) -> Server {
         access: Access::new(store.clone(), &config, health.clone()),
         ring: Ring::open(&config.data, config.record.clone(), health.clone()).unwrap(),
         vision: Vision::start(config.vision.clone(), health.clone(), found),
+        dispatch: Dispatch::start(
+            &config.dispatch,
+            config.site.clone(),
+            store.clone(),
+            links.clone(),
+            health.clone(),
+        ),
         settings: settings::requests(loaded, [7; 32]).0,
         streams,
         links,

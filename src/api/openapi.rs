@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{media, people, problem, rest, session, settings};
+use super::{media, people, problem, rest, session, settings, transitions};
 
 /// The handlers, each with its annotation: a new one is one line here.
 #[derive(OpenApi)]
@@ -34,6 +34,8 @@ use super::{media, people, problem, rest, session, settings};
         rest::alerts,
         rest::alert,
         rest::snapshot,
+        transitions::transitions,
+        transitions::transition,
         rest::detections,
         media::hls,
         media::hls_sub,
