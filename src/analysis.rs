@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -23,7 +22,7 @@ use tokio::time::Instant;
 use crate::alert::watch::{self, Change, Look, Watch, What};
 use crate::alert::{Alert, Detection, picture};
 use crate::config::{self, Id};
-use crate::dispatch::Dispatch;
+use crate::dispatch::{self, Dispatch};
 use crate::health::{CameraClass, CameraKind, Health, Severity};
 use crate::record::Ring;
 use crate::store::{Store, StoreError};
@@ -174,7 +173,7 @@ impl Task {
             let loaded = self.state_db.call(START_PATIENCE, move || {
                 let with_hash = |alert: Alert| {
                     let snapshot = store.snapshot(&alert.id)?;
-                    Ok((alert, snapshot.map(|jpeg| sha256(&jpeg))))
+                    Ok((alert, snapshot.map(|jpeg| dispatch::sha256(&jpeg))))
                 };
                 store.open_alerts()?.into_iter().map(with_hash).collect::<Result<Vec<_>, StoreError>>()
             });
@@ -293,7 +292,7 @@ impl Task {
             };
             let hash = match &snapshot {
                 Some(jpeg) => {
-                    let hash = sha256(jpeg);
+                    let hash = dispatch::sha256(jpeg);
                     self.snapshots.insert(change.alert.id.clone(), hash.clone());
                     Some(hash)
                 }
@@ -404,10 +403,6 @@ fn plausible(detections: Vec<Detection>) -> Vec<Detection> {
 fn kept(began: Timestamp, evidence: Range<Timestamp>) -> Range<Timestamp> {
     let most = began.checked_add(EVIDENCE_MOST).unwrap_or(evidence.end);
     evidence.start..evidence.end.min(most)
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

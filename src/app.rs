@@ -164,6 +164,7 @@ impl App {
         let events = Events::start(store.clone(), watched, api_stop.clone())?;
         let shared = api::Shared {
             settings: settings.clone(),
+            dispatch: dispatch.clone(),
             streams: streams.clone(),
             channels: channels.clone(),
             viewers: Arc::default(),

@@ -459,3 +459,112 @@ fn endpoints(camera: &Table) -> impl Iterator<Item = (&'static str, (String, Opt
         Some((key, (format!("{}://{}", url.scheme(), url.host_str()?.to_lowercase()), port)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::overlay::Layer;
+
+    const MAIN: &str = "[cameras.gate]\nurl = \"rtsp://u:canary-7@192.0.2.1/a\"\n[cameras.gate.zones.east]\n\
+        points = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0]]\n[cameras.road]\nurl = \"rtsp://192.0.2.2/a\"\n\
+        [channels.wall]\ncamera = \"road\"\n";
+
+    fn settings() -> Settings {
+        let loaded = file::parse_layers(vec![Layer::new(Path::new("t.toml"), MAIN.to_owned())]).unwrap();
+        requests(loaded, [7; 32]).0
+    }
+
+    fn gate() -> Object {
+        Object::Camera("gate".to_owned())
+    }
+
+    fn change(said: Json) -> Result<Loaded, Refused> {
+        let settings = settings();
+        let said = said.as_object().unwrap().clone();
+        settings.prepare(&settings.loaded(), &gate(), &Change::Merge(Expected::Any, said))
+    }
+
+    /// JSON in which keys of the configuration and words with a meaning are frequent.
+    fn said() -> impl Strategy<Value = Json> {
+        let text = prop_oneof![
+            Just("rtsp://192.0.2.1/b".to_owned()),
+            Just("rtsp://192.0.2.9/b".to_owned()),
+            Just("rtsp://a:b@192.0.2.1/c".to_owned()),
+            Just("forest-fire".to_owned()),
+            Just("tcp".to_owned()),
+            "\\PC{0,8}",
+        ];
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            any::<f64>().prop_map(Json::from),
+            text.prop_map(Json::from),
+        ];
+        let keys = file::CAMERA.into_iter().chain(["removed", "file", "env", "east", "points", "kinds", "x"]);
+        let keys = prop::sample::select(keys.collect::<Vec<_>>());
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+                prop::collection::btree_map(keys.clone(), inner, 0..4)
+                    .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_changes_the_one_object_or_nothing(said in said()) {
+            prop_assume!(said.is_object());
+            let settings = settings();
+            let before = settings.loaded();
+            match change(said.clone()) {
+                Ok(after) => {
+                    for keys in [&["cameras", "road"][..], &["channels", "wall"]] {
+                        prop_assert_eq!(after.written(keys), before.written(keys));
+                    }
+                    let gate = &after.config.cameras["gate"];
+                    // The password that nobody said goes nowhere but home.
+                    let kept = gate.credentials.as_ref().is_some_and(|c| c.password.expose() == "canary-7");
+                    let urls = [Some(&gate.url), gate.sub_url.as_ref()];
+                    let home = urls.into_iter().flatten().all(|url| url.host_str() == Some("192.0.2.1"));
+                    prop_assert!(!kept || home, "{}", said);
+                }
+                Err(refused) => prop_assert!(!refused.to_string().contains("canary-7"), "{}", refused),
+            }
+        }
+
+        #[test]
+        fn what_is_said_twice_is_said_once(said in said()) {
+            prop_assume!(said.is_object());
+            let said = said.as_object().unwrap();
+            let (mut once, mut flaws) = (Table::new(), Vec::new());
+            merge(said, &mut once, "", &mut flaws);
+            let mut twice = once.clone();
+            merge(said, &mut twice, "", &mut flaws);
+            prop_assert!(once == twice || !flaws.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_tag_tells_states_apart_and_shows_nothing_of_them() {
+        let settings = settings();
+        let before = settings.loaded();
+        let tag = settings.tag(&before, &gate()).unwrap();
+        let after = change(json!({ "password": "other" })).unwrap();
+        assert_ne!(settings.tag(&after, &gate()), Some(tag.clone()));
+        assert_eq!(settings.tag(&change(json!({})).unwrap(), &gate()), Some(tag.clone()));
+        let road = Object::Camera("road".to_owned());
+        assert_eq!(settings.tag(&after, &road), settings.tag(&before, &road));
+        let other_box = requests(
+            file::parse_layers(vec![Layer::new(Path::new("t.toml"), MAIN.to_owned())]).unwrap(),
+            [8; 32],
+        );
+        assert_ne!(other_box.0.tag(&before, &gate()), Some(tag));
+    }
+}

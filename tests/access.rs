@@ -154,6 +154,8 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("GET /api/v1/events", "mvodakls", ""),
     ("GET /api/v1/alerts", "odakls", ""),
     ("GET /api/v1/alerts/{id}", "odakls", "l"),
+    ("GET /api/v1/alerts/{id}/transitions", "odakls", "l"),
+    ("POST /api/v1/alerts/{id}/transitions", "das", ""),
     ("GET /api/v1/alerts/{id}/snapshot.jpg", "odakls", "l"),
     ("GET /api/v1/alerts/{id}/clip.mp4", "odakls", "l"),
     ("GET /api/v1/detections", "odakls", ""),

@@ -13,6 +13,7 @@ use liuta::alert::Alert;
 use liuta::api::{self, Shared};
 use liuta::config::file;
 use liuta::config::overlay::Layer;
+use liuta::dispatch::Dispatch;
 use liuta::events::{Events, Watched};
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
@@ -96,6 +97,13 @@ async fn server(anonymous: &str) -> Server {
         access,
         ring,
         vision,
+        dispatch: Dispatch::start(
+            &config.dispatch,
+            config.site.clone(),
+            store.clone(),
+            links.clone(),
+            health.clone(),
+        ),
         settings,
         streams,
         channels,

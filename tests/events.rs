@@ -371,6 +371,13 @@ async fn each_is_told_live_what_they_may_know() {
     assert_eq!(told, daemon.json("/api/v1/alerts/01A").await);
     assert_eq!(desk.until("alert", |alert| alert["id"] == "01A").await, told);
 
+    // What somebody does with it is its next revision.
+    let accepted = client().post(daemon.url("/api/v1/alerts/01A/transitions")).bearer_auth(&dispatch);
+    let accepted = accepted.json(&json!({ "to": "accepted", "note": "on our way" })).send().await.unwrap();
+    assert!(accepted.status().is_success(), "{}", accepted.status());
+    let told = admin.until("alert", |alert| alert["revision"] == 2).await;
+    assert_eq!((&told["id"], &told["disposition"]), (&json!("01A"), &json!("accepted")));
+
     // A channel.
     assert_eq!(put_on_air(&daemon, &operator, "road-1", None).await.status(), StatusCode::OK);
     let on_air = admin.until("channel", |channel| channel["name"] == "wall-1").await;
@@ -410,7 +417,8 @@ async fn each_is_told_live_what_they_may_know() {
     let its = |told: &Told| told.event == "reset" || (told.event == "camera" && told.data["id"] == "gate-1");
     assert!(seen.iter().all(its) && seen.iter().any(|told| told.event == "camera"), "{seen:?}");
     let seen = desk.rest(Duration::from_secs(1)).await;
-    assert!(seen.iter().all(|told| told.event == "reset"), "{seen:?}");
+    let its = |told: &Told| told.event == "reset" || told.event == "alert";
+    assert!(seen.iter().all(its), "{seen:?}");
 }
 
 /// Connections break, the box restarts, and all the while alerts go on.

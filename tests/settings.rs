@@ -8,89 +8,18 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::camera::{Camera, Mount, Options};
+use common::client::{CANARY as PASSWORD, Client};
 use common::{Daemon, config_head, free_address, rendered, run, test_clip, until};
-use reqwest::{Method, StatusCode, header};
+use reqwest::{Method, StatusCode};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 const MINUTE: Duration = Duration::from_secs(60);
-const PASSWORD: &str = "canary-camera-password";
 
 /// Cameras that answer nothing: for what needs no picture.
 const DEAD_CAMERAS: &str = "[vision]\nenabled = false\n\
     [cameras.gate-1]\nurl = \"rtsp://127.0.0.1:1/a\"\nusername = \"admin\"\npassword = \"canary-camera-password\"\n\
     [cameras.road-1]\nurl = \"rtsp://127.0.0.1:1/b\"\n";
-
-/// Somebody with a token.
-struct Client {
-    client: reqwest::Client,
-    base: String,
-    token: String,
-}
-
-/// What was answered.
-struct Answered {
-    status: StatusCode,
-    tag: Option<String>,
-    location: Option<String>,
-    body: Value,
-}
-
-impl Client {
-    fn of(daemon: &Daemon, role: &str, cameras: &[&str]) -> Client {
-        let client = reqwest::Client::builder().timeout(MINUTE).build().unwrap();
-        Client { client, base: daemon.url(""), token: daemon.token_of(role, cameras) }
-    }
-
-    async fn ask(&self, method: Method, path: &str, tag: Option<&str>, body: Option<Value>) -> Answered {
-        let mut request =
-            self.client.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
-        if let Some(tag) = tag {
-            request = request.header(header::IF_MATCH, tag);
-        }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let answer = request.send().await.unwrap();
-        let said = |name| Some(answer.headers().get(name)?.to_str().unwrap().to_owned());
-        let (tag, location, status) = (said(header::ETAG), said(header::LOCATION), answer.status());
-        let text = answer.text().await.unwrap();
-        assert!(!text.contains(PASSWORD), "{path} shows the password: {text}");
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() };
-        Answered { status, tag, location, body }
-    }
-
-    async fn get(&self, path: &str) -> Answered {
-        self.ask(Method::GET, path, None, None).await
-    }
-
-    async fn post(&self, path: &str, body: Value) -> Answered {
-        self.ask(Method::POST, path, None, Some(body)).await
-    }
-
-    /// A change based on what is there now.
-    async fn patch(&self, path: &str, body: Value) -> Answered {
-        let tag = self.get(path).await.tag;
-        self.ask(Method::PATCH, path, tag.as_deref(), Some(body)).await
-    }
-
-    async fn delete(&self, path: &str) -> Answered {
-        self.ask(Method::DELETE, path, Some("*"), None).await
-    }
-}
-
-impl Answered {
-    #[track_caller]
-    fn is(self, status: StatusCode) -> Answered {
-        assert_eq!(self.status, status, "{}", self.body);
-        self
-    }
-
-    /// Pointers of what is wrong.
-    fn pointers(&self) -> Vec<&str> {
-        self.body["errors"].as_array().unwrap().iter().map(|e| e["pointer"].as_str().unwrap()).collect()
-    }
-}
 
 async fn sessions(daemon: &mut Daemon, camera: &str) -> f64 {
     daemon.metric("liuta_camera_sessions_total", &[&format!("camera=\"{camera}\"")]).await

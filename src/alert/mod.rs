@@ -1,8 +1,10 @@
 //! From detections to alerts: zone, confirmation, cool-down, and the states of an alert. Pure: no tokio, no SQLite.
 //!
 //! [`zone`] says where a detection counts, [`watch`] when detections become an alert and when it is over, [`picture`]
-//! draws what was seen. What does not belong here: storing, pinning, sending ([`crate::analysis`]).
+//! draws what was seen, [`disposition`] is what people may do with an alert. What does not belong here: storing, pinning,
+//! sending ([`crate::analysis`], [`crate::dispatch`]).
 
+pub mod disposition;
 pub mod picture;
 pub mod watch;
 pub mod zone;
@@ -10,6 +12,7 @@ pub mod zone;
 use jiff::Timestamp;
 
 use crate::config::{Id, Kind};
+pub use disposition::Disposition;
 
 /// A class, a score and a place on one picture.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
@@ -29,22 +32,6 @@ pub enum Phase {
     Pending,
     Active,
     Ended,
-}
-
-/// What people did with an alert, after the field's platforms: 上报, 受理, 误报 or 重复, 派遣, 退回, 延期, 处置, 核查, 返工, 结案.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Disposition {
-    Reported,
-    Accepted,
-    Rejected,
-    Assigned,
-    Returned,
-    Extended,
-    Handled,
-    Verified,
-    Rework,
-    Closed,
 }
 
 /// A confirmed event that dispatch must know.

@@ -243,7 +243,7 @@ pub async fn get(asked: Asked) -> Answer {
     )
 )]
 pub async fn clip(asked: Asked) -> Answer {
-    let alert = super::rest::the_alert(&asked).await?;
+    let alert = super::rest::the_alert(&asked, Action::Alerts).await?;
     export(&asked, Action::Alerts, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await
 }
 

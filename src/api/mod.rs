@@ -15,6 +15,7 @@ pub mod problem;
 mod rest;
 mod session;
 mod settings;
+mod transitions;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Action, Links};
+use crate::dispatch::Dispatch;
 use crate::events::Events;
 use crate::health::Health;
 use crate::live::Directory;
@@ -46,6 +48,7 @@ const MAX_BODY: usize = 64 << 10;
 #[derive(Clone)]
 pub struct Shared {
     pub settings: Settings,
+    pub dispatch: Arc<Dispatch>,
     pub streams: Arc<Directory>,
     pub channels: Arc<Channels>,
     pub viewers: Arc<Viewers>,
@@ -136,6 +139,13 @@ pub fn routes() -> Routes {
         .get("/api/v1/events", Need::Events, events::events)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)
+        .get("/api/v1/alerts/{id}/transitions", Need::Action(Alerts), transitions::transitions)
+        .on(
+            Method::POST,
+            "/api/v1/alerts/{id}/transitions",
+            Need::Action(Transition),
+            transitions::transition,
+        )
         .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)
         .get("/api/v1/alerts/{id}/clip.mp4", Need::Linked(Alerts), media::clip)
         .get("/api/v1/detections", Need::Action(Alerts), rest::detections)

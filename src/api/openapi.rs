@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{channels, events, media, people, problem, rest, session, settings};
+use super::{channels, events, media, people, problem, rest, session, settings, transitions};
 use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
 /// The handlers, each with its annotation: a new one is one line here.
@@ -41,6 +41,8 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         rest::alerts,
         rest::alert,
         rest::snapshot,
+        transitions::transitions,
+        transitions::transition,
         rest::detections,
         media::hls,
         media::hls_sub,

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::door::{Answer, Asked};
+use super::door::{Answer, Asked, tagged};
 use super::media::typed;
 use super::problem::{Body, Problem};
 use crate::access::Action;
@@ -214,7 +214,8 @@ pub async fn alerts(asked: Asked) -> Answer {
     )
 )]
 pub async fn alert(asked: Asked) -> Answer {
-    Ok(Json(Document::of(&the_alert(&asked).await?)).into_response())
+    let alert = the_alert(&asked, Action::Alerts).await?;
+    Ok(tagged(&alert.revision, Json(Document::of(&alert))))
 }
 
 #[utoipa::path(
@@ -225,7 +226,7 @@ pub async fn alert(asked: Asked) -> Answer {
     )
 )]
 pub async fn snapshot(asked: Asked) -> Answer {
-    let alert = the_alert(&asked).await?;
+    let alert = the_alert(&asked, Action::Alerts).await?;
     match asked.ask(move |state| state.store.snapshot(&alert.id)).await? {
         Some(jpeg) => Ok(typed("image/jpeg", jpeg)),
         None => Err(Problem::not_found("this alert has no picture")),
@@ -233,11 +234,11 @@ pub async fn snapshot(asked: Asked) -> Answer {
 }
 
 /// The alert that the path names; one of a camera that the person may not see does not exist for them.
-pub(super) async fn the_alert(asked: &Asked) -> Result<Alert, Problem> {
+pub(super) async fn the_alert(asked: &Asked, action: Action) -> Result<Alert, Problem> {
     let id = Arc::<str>::from(asked.path("id"));
     let found = asked.ask(move |state| state.store.alert(&id)).await?;
     found
-        .filter(|alert| asked.may(Action::Alerts, Some(&alert.camera)))
+        .filter(|alert| asked.may(action, Some(&alert.camera)))
         .ok_or_else(|| Problem::not_found("there is no such alert"))
 }
 

@@ -222,15 +222,22 @@ fn is_removal(table: &DeTable<'_>) -> bool {
     table.get(REMOVED).is_some_and(|value| value.get_ref().as_bool() == Some(true))
 }
 
-/// Whether a table is merged by key, and no value.
+/// Whether a table is merged by key, and no reference to a secret.
 fn merges(table: &DeTable<'_>) -> bool {
-    table.is_empty() || !table.keys().all(|key| REFERENCES.contains(&key.get_ref().as_ref()))
+    let mut entries = table.iter();
+    table.len() != 1 || !entries.any(|(key, value)| is_reference(key.get_ref(), value.get_ref().is_str()))
+}
+
+/// Of the one entry of a table.
+fn is_reference(key: &str, is_text: bool) -> bool {
+    is_text && REFERENCES.contains(&key)
 }
 
 /// What laid over `base` makes `wanted`.
 pub fn difference(base: &Table, wanted: &Table) -> Table {
-    let merges =
-        |table: &Table| table.is_empty() || !table.keys().all(|key| REFERENCES.contains(&key.as_str()));
+    let merges = |table: &Table| {
+        table.len() != 1 || !table.iter().any(|(key, value)| is_reference(key, value.is_str()))
+    };
     let mut over = Table::new();
     for key in base.keys().filter(|key| !wanted.contains_key(*key)) {
         over.insert(key.clone(), Value::Table(Table::from_iter([(REMOVED.to_owned(), true.into())])));
@@ -239,7 +246,13 @@ pub fn difference(base: &Table, wanted: &Table) -> Table {
         match (base.get(key), value) {
             (Some(below), value) if below == value => {}
             (Some(Value::Table(below)), Value::Table(table)) if merges(below) && merges(table) => {
-                over.insert(key.clone(), Value::Table(difference(below, table)));
+                let mut inner = difference(below, table);
+                if !merges(&inner) {
+                    // Alone it would be taken for a reference: something that stays goes with it.
+                    let stays = table.iter().find(|(key, _)| !inner.contains_key(*key));
+                    inner.extend(stays.map(|(key, value)| (key.clone(), value.clone())));
+                }
+                over.insert(key.clone(), Value::Table(inner));
             }
             _ => {
                 over.insert(key.clone(), value.clone());
@@ -341,6 +354,16 @@ mod tests {
             let fresh = [files[0].clone(), files[1].clone(), files[3].clone()];
             let changed = api.onto(&fresh, Path::new(""));
             prop_assert_eq!(tree(&changed[..3]), wanted);
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_reference_removes_nothing() {
+        let base: Table = "[zones.east]\nx = 1".parse().unwrap();
+        for wanted in ["[zones.east]\nx = 1\n[zones.file]\nx = 2", "[zones]\nfile = \"a\"\neast = { x = 1 }"]
+        {
+            let wanted: Table = wanted.parse().unwrap();
+            assert_eq!(laid(&[&base, &difference(&base, &wanted)]), wanted);
         }
     }
 

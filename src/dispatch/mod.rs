@@ -2,11 +2,13 @@
 //!
 //! The outbox itself is durable and lies in [`crate::store`]; this module empties it. A failed delivery waits with
 //! jittered, growing pauses and is tried until it is acknowledged or expires, visibly. Whoever receives may see an
-//! event twice, never an alert's revisions out of order; the event's id tells the repetition.
+//! event twice, never an alert's revisions out of order; the event's id tells the repetition. [`transitions`] is the other
+//! direction: what dispatch did with an alert.
 
 mod lane;
 mod memory;
 mod pace;
+pub mod transitions;
 pub mod webhook;
 
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use crate::access::Links;
@@ -78,6 +81,11 @@ impl<'a> Document<'a> {
         let clip = Clip { url: clip, start: alert.evidence_start, end: alert.evidence_end };
         Document { alert, snapshot, clip }
     }
+}
+
+/// Of a snapshot, as events tell it.
+pub fn sha256(jpeg: &[u8]) -> String {
+    Sha256::digest(jpeg).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// CloudEvents 1.0, JSON format, structured mode.

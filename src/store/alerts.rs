@@ -1,10 +1,12 @@
 //! Alerts and their snapshots.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, Row, named_params};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
 use super::page::Window;
-use super::{Filter, Page, Store, StoreError, nanos, outbox, unreadable};
+use super::{
+    AuditEntry, Filter, Page, Store, StoreError, TransitionRow, audit, nanos, outbox, timestamp, unreadable,
+};
 use crate::alert::{Alert, Phase};
 
 /// Revisions of alerts that are held in the order in which they were stored: some 10 MB, and weeks of most boxes.
@@ -12,6 +14,19 @@ pub const ALERTS_LOGGED: u64 = 10_000;
 
 /// Start in nanoseconds, id.
 type Key = (i64, String);
+
+/// What came of storing a revision.
+enum Put {
+    New,
+    /// Just this was stored before.
+    Again,
+    /// The stored revision, which is no older and says something else.
+    Stale(u32),
+}
+
+fn stale(alert: &Alert, newest: u32) -> StoreError {
+    StoreError::Stale { alert: alert.id.clone(), revision: alert.revision, newest }
+}
 
 impl Store {
     /// Stores an alert's revision and its outbox entries (destination, body) in one transaction. `snapshot` replaces
@@ -25,8 +40,79 @@ impl Store {
         snapshot: Option<&Bytes>,
         outbox: &[(String, Bytes)],
     ) -> Result<(), StoreError> {
+        match self.put(alert, snapshot, outbox, |_| Ok(()))? {
+            Put::New | Put::Again => Ok(()),
+            Put::Stale(newest) => Err(stale(alert, newest)),
+        }
+    }
+
+    /// Stores what somebody did with an alert, as its next revision, with its outbox entries and its row of the audit
+    /// trail.
+    ///
+    /// # Errors
+    /// [`StoreError::Stale`] where this revision or a later one is stored already, even by somebody who has done the same.
+    pub fn put_transition(
+        &self,
+        alert: &Alert,
+        transition: &TransitionRow,
+        outbox: &[(String, Bytes)],
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        let put = self.put(alert, None, outbox, |db| {
+            db.prepare_cached(
+                "INSERT INTO transitions (alert, revision, at, who, disposition, reason, note)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            )?
+            .execute((
+                &alert.id,
+                alert.revision,
+                nanos(transition.at),
+                &transition.who,
+                word(&transition.to)?,
+                transition.reason.map(|reason| word(&reason)).transpose()?,
+                &transition.note,
+            ))?;
+            audit::append(db, entry)
+        })?;
+        match put {
+            Put::New => Ok(()),
+            Put::Again => Err(stale(alert, alert.revision)),
+            Put::Stale(newest) => Err(stale(alert, newest)),
+        }
+    }
+
+    /// What people did with an alert, oldest first.
+    pub fn transitions(&self, alert: &str) -> Result<Vec<TransitionRow>, StoreError> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT at, who, disposition, reason, note, revision FROM transitions WHERE alert = ?1
+                 ORDER BY revision",
+            )?
+            .query_map([alert], |row| {
+                let reason: Option<String> = row.get(3)?;
+                Ok(TransitionRow {
+                    at: timestamp(row.get(0)?),
+                    who: row.get(1)?,
+                    to: meaning(2, row.get(2)?)?,
+                    reason: reason.map(|reason| meaning(3, reason)).transpose()?,
+                    note: row.get(4)?,
+                    revision: row.get(5)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// `also` belongs to the revision: it is done in the same transaction.
+    fn put(
+        &self,
+        alert: &Alert,
+        snapshot: Option<&Bytes>,
+        outbox: &[(String, Bytes)],
+        also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> Result<Put, StoreError> {
         let body = serde_json::to_string(alert).map_err(|error| StoreError::Sqlite(unreadable(0, error)))?;
-        let newest = self.write(|db| {
+        let put = self.write(|db| {
             let stored: Option<(u32, String)> = db
                 .prepare_cached("SELECT revision, body FROM alerts WHERE id = ?1")?
                 .query_row([&alert.id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -35,7 +121,7 @@ impl Store {
                 && newest >= alert.revision
             {
                 let same = newest == alert.revision && stored == body;
-                return Ok((!same).then_some(newest));
+                return Ok(if same { Put::Again } else { Put::Stale(newest) });
             }
             db.prepare_cached(
                 "INSERT INTO alerts (id, revision, phase, camera, started_at, ended_at, body)
@@ -58,17 +144,13 @@ impl Store {
             }
             outbox::enqueue(db, alert, outbox)?;
             log(db, &alert.id, &body)?;
-            Ok(None)
+            also(db)?;
+            Ok(Put::New)
         })?;
-        match newest {
-            None => {
-                self.alert_logged.notify_one();
-                Ok(())
-            }
-            Some(newest) => {
-                Err(StoreError::Stale { alert: alert.id.clone(), revision: alert.revision, newest })
-            }
+        if matches!(put, Put::New) {
+            self.alert_logged.notify_one();
         }
+        Ok(put)
     }
 
     pub fn alerts(&self, filter: &Filter) -> Result<Page<Alert>, StoreError> {
@@ -167,6 +249,16 @@ fn log(db: &Connection, alert: &str, body: &str) -> rusqlite::Result<()> {
 
 fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
     serde_json::from_str(row.get_ref(0)?.as_str()?).map_err(|error| unreadable(0, error))
+}
+
+/// A word of an enumeration, as JSON has it, without its quotes.
+fn word(of: &impl serde::Serialize) -> rusqlite::Result<String> {
+    let json = serde_json::to_string(of).map_err(|error| unreadable(0, error))?;
+    Ok(json.trim_matches('"').to_owned())
+}
+
+fn meaning<T: serde::de::DeserializeOwned>(column: usize, word: String) -> rusqlite::Result<T> {
+    serde_json::from_value(serde_json::Value::String(word)).map_err(|error| unreadable(column, error))
 }
 
 fn phase(phase: Phase) -> &'static str {

@@ -36,6 +36,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, Transactio
 use tokio::sync::Notify;
 
 use crate::alert::Detection;
+use crate::alert::disposition::{Disposition, Reason};
 pub use alerts::ALERTS_LOGGED;
 pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken};
 pub use people::PeopleError;
@@ -128,6 +129,21 @@ pub struct OutboxEntry {
     pub created: Timestamp,
     pub attempts: u32,
     pub due: Timestamp,
+}
+
+/// What somebody did with an alert.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = Transition)]
+pub struct TransitionRow {
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub who: String,
+    pub to: Disposition,
+    /// Of a rejection.
+    pub reason: Option<Reason>,
+    pub note: String,
+    /// The alert's, that this made.
+    pub revision: u32,
 }
 
 /// An event that never arrived.

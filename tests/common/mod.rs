@@ -13,6 +13,7 @@ use serde_json::Value;
 pub mod alert;
 pub mod camera;
 pub mod certificate;
+pub mod client;
 pub mod desk;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
