@@ -21,6 +21,7 @@ use super::problem::Problem;
 use crate::access::audit::Event;
 use crate::access::{Access, Action, By, Denied, Person, Standing};
 use crate::net::Peer;
+use crate::net::connections::Place;
 
 /// The console's cookie: names a session, and is no password or token.
 pub const COOKIE: &str = "liuta_session";
@@ -116,6 +117,9 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let (person, signed_in) = who(&state.access, &parts, peer).await;
+    if let (Some(place), Ok(_), true) = (parts.extensions.get::<Place>(), &person, signed_in) {
+        place.is_known();
+    }
     let mut asked =
         Asked { state, person: None, headers: parts.headers, peer, body: Bytes::new(), path, query };
     let (action, camera) = match need {
@@ -252,7 +256,8 @@ impl Asked {
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
         let kind = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         // A form of a foreign page cannot send this type without asking first.
-        if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+        let media_type = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        if !media_type.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
             return Err(Problem::bad_request("Content-Type: application/json was expected"));
         }
         // Where the text is wrong is told, and the text is not repeated: it may hold a secret.
