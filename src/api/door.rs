@@ -20,6 +20,7 @@ use super::Shared;
 use super::problem::Problem;
 use crate::access::audit::Event;
 use crate::access::{Access, Action, By, Denied, Person, Standing};
+use crate::config::reach;
 use crate::net::Peer;
 use crate::net::connections::Place;
 
@@ -117,6 +118,10 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let (person, signed_in) = who(&state.access, &parts, peer).await;
+    let public = state.settings.config().site.public_url.host_str().map(str::to_owned);
+    let misled =
+        person.as_ref().is_ok_and(Person::is_anonymous) && !is_ours(&parts.headers, public.as_deref());
+    let person = if misled { Err(Denied::SignIn) } else { person };
     if let (Some(place), Ok(_), true) = (parts.extensions.get::<Place>(), &person, signed_in) {
         place.is_known();
     }
@@ -206,6 +211,20 @@ fn same_origin(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
     matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
+}
+
+/// Whether the host that a request names can be this box. A name of the internet that is not the box's own may be made to
+/// lead here (DNS rebinding), and a page under that name would then see what anyone may see.
+fn is_ours(headers: &HeaderMap, public: Option<&str>) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
+    // Nobody can register these.
+    let private = [".local", ".lan", ".internal", ".home.arpa", ".localhost"];
+    reach::literal(&name).is_some()
+        || !name.contains('.')
+        || private.iter().any(|suffix| name.ends_with(suffix))
+        || public.is_some_and(|public| public.eq_ignore_ascii_case(&name))
 }
 
 /// The camera of `/{camera}/…`.
