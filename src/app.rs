@@ -134,9 +134,8 @@ impl App {
         if let Some(token) = access.open_setup()? {
             // The one secret that is ever logged: it is void once there is an administrator, and after a day.
             tracing::warn!(
-                "there is no administrator yet: make one at {}://{}/ with this set-up token: {token}",
-                config.api.scheme(),
-                config.api.listen
+                "there is no administrator yet: make one at {} with this set-up token: {token}",
+                config.site.public_url
             );
         }
         let links = Links::new(store.secret("links")?);

@@ -16,8 +16,9 @@ const FILTER: &str = "LIUTA_LOG";
 pub fn start(default: &str, colour: bool) -> anyhow::Result<()> {
     let filter = match std::env::var(FILTER) {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("{FILTER}={text}"))?,
-        // Dependencies tell their own warnings only; mp4_atom warns of every box that it does not know.
-        Err(_) => EnvFilter::new(format!("warn,mp4_atom=error,liuta={default}")),
+        // Dependencies tell their own warnings only. mp4_atom warns of every box that it does not know, rustls of whatever
+        // a stranger tries.
+        Err(_) => EnvFilter::new(format!("warn,mp4_atom=error,rustls=error,liuta={default}")),
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var_os("JOURNAL_STREAM").is_some() {

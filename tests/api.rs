@@ -200,6 +200,24 @@ async fn who_is_not_signed_in_learns_nothing_of_what_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_name_that_leads_here_shows_nothing_to_who_has_not_signed_in() {
+    let server = server("viewer").await;
+    let ask = async |host: &str, token: Option<&str>| {
+        let request = server.client.get(format!("{}/api/v1/cameras", server.base)).header(header::HOST, host);
+        let request = token.iter().fold(request, |request, token| request.bearer_auth(token));
+        request.send().await.unwrap().status()
+    };
+    for own in ["127.0.0.1:8080", "[::1]:8080", "localhost", "edge-1", "edge-1.lan:8080", "BOX.local"] {
+        assert_eq!(ask(own, None).await, StatusCode::OK, "{own}");
+    }
+    let token = server.token(Role::Viewer, None);
+    for foreign in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "a.b.", "1.2.3"] {
+        assert_eq!(ask(foreign, None).await, StatusCode::UNAUTHORIZED, "{foreign}");
+        assert_eq!(ask(foreign, Some(&token)).await, StatusCode::OK, "{foreign}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_link_opens_its_object_until_it_expires() {
     let server = server("none").await;
     for id in ["01A", "01B"] {

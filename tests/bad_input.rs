@@ -50,6 +50,13 @@ fn check_accepts_the_shipped_files_and_tells_the_disk_they_need() {
         let output = liuta(&["check", common::root().join(file).to_str().unwrap()]);
         assert!(output.status.success(), "{file}: {}", stderr(&output));
         assert!(String::from_utf8_lossy(&output.stdout).contains("GB"), "{file}");
+        // Whoever reads the output may have gone.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut cut = Command::new(env!("CARGO_BIN_EXE_liuta"));
+        cut.args(["check", "--show"]).arg(common::root().join(file)).stdout(writer);
+        let output = cut.output().unwrap();
+        assert!(output.status.success() && stderr(&output).is_empty(), "{file}: {}", stderr(&output));
     }
 }
 

@@ -266,6 +266,32 @@ async fn a_refused_password_is_tried_twice_over_both_streams() {
     assert!(left.keys().all(|subject| !subject.starts_with("camera/")), "{left:?}");
 }
 
+/// What people get wrong most is told in their words.
+#[tokio::test]
+async fn what_answers_is_told_when_it_is_no_camera() {
+    for (answer, told) in [
+        ("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "does not speak RTSP: check the port"),
+        (
+            "RTSP/1.0 302 Found\r\nCSeq: 1\r\nLocation: rtsp://192.0.2.1/\r\n\r\n",
+            "sends elsewhere (RTSP status 302)",
+        ),
+    ] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut socket, _)) = listener.accept().await {
+                use tokio::io::{AsyncReadExt, AsyncWriteExt};
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(answer.as_bytes()).await;
+                let _ = socket.read(&mut [0; 4096]).await;
+            }
+        });
+        let target = target(format!("rtsp://{address}/x").parse().unwrap());
+        let error = Session::open(&target, 0, 0).await.map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+    }
+}
+
 /// A camera of the configuration, as small as can be.
 fn configured(url: url::Url) -> liuta::config::Camera {
     liuta::config::Camera {

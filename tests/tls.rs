@@ -314,6 +314,37 @@ async fn an_expired_certificate_is_told_and_recording_begins() {
     assert!(state["message"].as_str().unwrap().contains("has expired"), "{state}");
 }
 
+/// Nor does a renewal that is half done.
+#[tokio::test(flavor = "multi_thread")]
+async fn for_a_pair_that_does_not_fit_the_boxs_own_certificate_stands_in() {
+    let (_camera, section) = gate();
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let ports = Ports::new();
+    let authority = Authority::new();
+    let (issued, other) =
+        (authority.issue(folder.path(), "served", 2090), authority.issue(folder.path(), "other", 2090));
+    let key = std::fs::read(&issued.key).unwrap();
+    std::fs::copy(&other.key, &issued.key).unwrap();
+    let tls = format!("tls = {}", issued.inline());
+    let mut daemon =
+        start(&folder, &ports, &config(folder.path(), &ports, "127.0.0.1", &tls, &section)).await;
+    daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &["camera=\"gate\""], 15.0).await;
+    let state = daemon.health().await["states"]["certificate"].clone();
+    let message = state["message"].as_str().unwrap();
+    assert!(message.contains("is not the key") && message.contains("own certificate stands in"), "{state}");
+    let own = daemon.data().join("tls/cert.pem");
+    let answer = curl(&["--cacert", own.to_str().unwrap(), &daemon.url("/healthz")]);
+    assert!(answer.starts_with("HTTP/1.1 200") && !answer.contains("strict-transport"), "{answer}");
+    // Its key comes, and is served.
+    std::fs::write(&issued.key, key).unwrap();
+    let stand_in = shown(ports.http, &[]).0;
+    until(MINUTE, "the configured certificate", async || {
+        (shown(ports.http, &[]).0 != stand_in).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.health().await["states"]["certificate"]["severity"], "ok");
+}
+
 /// Not by another spelling, and not by a name that leads there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_that_leads_to_the_box_itself_is_not_connected_to() {

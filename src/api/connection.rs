@@ -77,9 +77,12 @@ async fn converse(incoming: Incoming, router: Router, stop: CancellationToken) {
             return;
         }
     };
+    let place = socket.place().clone();
     let io = TokioIo::new(Stalling::new(socket));
+    let known = place.clone();
     let service = service_fn(move |mut request: hyper::Request<Body>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(known.clone());
         let answer = TowerToHyperService::new(router.clone()).call(request);
         async move {
             let late = |_| Ok(Problem::unavailable("the answer took too long", 30).into_response());
@@ -97,6 +100,7 @@ async fn converse(incoming: Incoming, router: Router, stop: CancellationToken) {
     );
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = place.given_up() => return,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await

@@ -20,7 +20,9 @@ use super::Shared;
 use super::problem::Problem;
 use crate::access::audit::Event;
 use crate::access::{Access, Action, By, Denied, Person, Standing};
+use crate::config::reach;
 use crate::net::Peer;
+use crate::net::connections::Place;
 
 /// The console's cookie: names a session, and is no password or token.
 pub const COOKIE: &str = "liuta_session";
@@ -119,6 +121,13 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let (person, signed_in) = who(&state.access, &parts, peer).await;
+    let public = state.settings.config().site.public_url.host_str().map(str::to_owned);
+    let misled =
+        person.as_ref().is_ok_and(Person::is_anonymous) && !is_ours(&parts.headers, public.as_deref());
+    let person = if misled { Err(Denied::SignIn) } else { person };
+    if let (Some(place), Ok(_), true) = (parts.extensions.get::<Place>(), &person, signed_in) {
+        place.is_known();
+    }
     let mut asked =
         Asked { state, person: None, headers: parts.headers, peer, body: Bytes::new(), path, query };
     let (action, camera) = match need {
@@ -211,6 +220,20 @@ fn same_origin(headers: &HeaderMap) -> bool {
     matches!((origin, host), (Some((_, origin)), Some(host)) if origin.eq_ignore_ascii_case(host))
 }
 
+/// Whether the host that a request names can be this box. A name of the internet that is not the box's own may be made to
+/// lead here (DNS rebinding), and a page under that name would then see what anyone may see.
+fn is_ours(headers: &HeaderMap, public: Option<&str>) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return true };
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name).trim_end_matches('.').to_ascii_lowercase();
+    // Nobody can register these.
+    let private = [".local", ".lan", ".internal", ".home.arpa", ".localhost"];
+    reach::literal(&name).is_some()
+        || !name.contains('.')
+        || private.iter().any(|suffix| name.ends_with(suffix))
+        || public.is_some_and(|public| public.eq_ignore_ascii_case(&name))
+}
+
 /// The camera of `/{camera}/…`.
 pub fn camera_in_path(asked: &Asked) -> String {
     asked.path("camera").to_owned()
@@ -259,7 +282,8 @@ impl Asked {
     pub fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
         let kind = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         // A form of a foreign page cannot send this type without asking first.
-        if !kind.is_some_and(|kind| kind.starts_with("application/json")) {
+        let media_type = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
+        if !media_type.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
             return Err(Problem::bad_request("Content-Type: application/json was expected"));
         }
         // Where the text is wrong is told, and the text is not repeated: it may hold a secret.

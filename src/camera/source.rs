@@ -74,6 +74,14 @@ pub enum SessionError {
     PasswordRefused { peer: String },
     #[error("{peer} has no stream at {path} (RTSP status {status}): check the path of the url")]
     NoStream { peer: String, path: String, status: u16 },
+    #[error(
+        "{peer} sends elsewhere (RTSP status {status}), which is not followed: write the address that it names"
+    )]
+    Redirect { peer: String, status: u16 },
+    #[error("{peer} does not send by {transport}: set transport = \"{other}\"")]
+    OtherTransport { peer: String, transport: &'static str, other: &'static str },
+    #[error("{peer} does not speak RTSP: check the port of the url")]
+    NoRtsp { peer: String },
     #[error("{peer} offers no H.264 or H.265 video at this url, but {offered}")]
     NoVideo { peer: String, offered: String },
     #[error("{peer}: {during}: {breach}")]
@@ -364,7 +372,9 @@ impl At<'_> {
     }
 
     fn refused(&self, during: &'static str, error: &retina::Error) -> SessionError {
+        // How our RTSP library begins what it tells.
         const CONNECT: &str = "Unable to connect to RTSP server: ";
+        const FRAMING: &str = "RTSP framing error";
         let peer = self.peer.to_owned();
         let what = brief(error);
         match error.status_code() {
@@ -373,6 +383,16 @@ impl At<'_> {
             Some(status @ (404 | 454)) => {
                 SessionError::NoStream { peer, path: self.target.url.path().to_owned(), status }
             }
+            Some(status @ 300..=399) => SessionError::Redirect { peer, status },
+            // Unsupported Transport (RFC 2326, section 11.3.14).
+            Some(461) => {
+                let (transport, other) = match self.target.transport {
+                    Transport::Tcp => ("TCP", "udp"),
+                    Transport::Udp => ("UDP", "tcp"),
+                };
+                SessionError::OtherTransport { peer, transport, other }
+            }
+            None if during == "DESCRIBE" && what.contains(FRAMING) => SessionError::NoRtsp { peer },
             _ => match what.strip_prefix(CONNECT) {
                 Some(why) => SessionError::Connect { peer, why: why.to_owned() },
                 None => SessionError::Protocol { peer, during, what },

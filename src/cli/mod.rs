@@ -1,9 +1,14 @@
 //! The command line: arguments as parsed, and what prints for people. The work itself lies in the other modules.
 
+/// `println!` for commands: whoever reads the output may have gone (`liuta check --show | head`), which is no failure.
+macro_rules! say {
+    ($($said:tt)*) => { $crate::cli::put(format_args!($($said)*)) };
+}
+
 mod models;
 mod people;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -188,7 +193,7 @@ fn check(file: PathBuf, show: bool, json: bool) -> anyhow::Result<()> {
     let Loaded { config, settings, .. } = config::file::load(&file)?;
     if show && !json {
         // What is wrong is told on stderr, so that both can be looked at.
-        println!("{}", table(&settings));
+        say!("{}", table(&settings));
     }
     if !config.warnings.is_empty() {
         return Err(config::reader::Problems(config.warnings.clone()).into());
@@ -199,10 +204,10 @@ fn check(file: PathBuf, show: bool, json: bool) -> anyhow::Result<()> {
         if show {
             told["settings"] = serde_json::json!(settings);
         }
-        println!("{told}");
+        say!("{told}");
     } else {
-        println!("{}: {} cameras, nothing wrong", file.display(), config.cameras.len());
-        println!("{estimate}");
+        say!("{}: {} cameras, nothing wrong", file.display(), config.cameras.len());
+        say!("{estimate}");
     }
     Ok(())
 }
@@ -233,9 +238,9 @@ fn probe(file: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
     };
     let found = hw::probe(&request)?;
     if json {
-        println!("{}", serde_json::to_string(&found)?);
+        say!("{}", serde_json::to_string(&found)?);
     } else {
-        println!("{}", found.table());
+        say!("{}", found.table());
     }
     let works = found.decoders.iter().any(|row| row.chosen);
     anyhow::ensure!(works, "no decoder works here, so no camera can be watched; the table says why");
@@ -255,6 +260,17 @@ fn simulate(arguments: Simulate) -> anyhow::Result<()> {
     let Simulate { listen, size, fps, bitrate, clips, .. } = arguments;
     let options = simulate::Options { size, fps, bitrate };
     block_on(simulate::run(listen, clips, credentials, options))
+}
+
+fn put(said: std::fmt::Arguments<'_>) {
+    let mut out = std::io::stdout().lock();
+    if let Err(error) = writeln!(out, "{said}") {
+        let gone = error.kind() == std::io::ErrorKind::BrokenPipe;
+        if !gone {
+            eprintln!("the output cannot be written: {error}");
+        }
+        std::process::exit(i32::from(!gone));
+    }
 }
 
 fn config_or_default(file: Option<PathBuf>) -> anyhow::Result<Arc<Config>> {

@@ -36,7 +36,7 @@ pub(super) fn run(what: Models) -> anyhow::Result<()> {
             bar.end();
             tell_problems(&problems);
             if at.json {
-                println!("{}", serde_json::json!({ "items": pulled }));
+                say!("{}", serde_json::json!({ "items": pulled }));
             } else {
                 pulled.iter().for_each(tell_pulled);
             }
@@ -50,7 +50,7 @@ pub(super) fn run(what: Models) -> anyhow::Result<()> {
 fn show(at: &ModelFolders, models: &[Listed], problems: &[Problem]) -> anyhow::Result<()> {
     tell_problems(problems);
     if at.json {
-        println!("{}", serde_json::json!({ "items": models }));
+        say!("{}", serde_json::json!({ "items": models }));
         return Ok(());
     }
     let mut table = Table::new();
@@ -67,16 +67,16 @@ fn show(at: &ModelFolders, models: &[Listed], problems: &[Problem]) -> anyhow::R
         let input = format!("{width}x{height}");
         table.add_row([&model.name, &model.version, &input, &model.licence, &size, &state]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
 fn tell_pulled(model: &Pulled) {
     let Pulled { name, version, file, outcome } = model;
     match outcome {
-        PullOutcome::Kept => println!("{name} {version}: already at {}", file.display()),
-        PullOutcome::Fetched => println!("{name} {version}: fetched to {}", file.display()),
-        PullOutcome::Failed(why) => println!("{name} {version}: {why}"),
+        PullOutcome::Kept => say!("{name} {version}: already at {}", file.display()),
+        PullOutcome::Fetched => say!("{name} {version}: fetched to {}", file.display()),
+        PullOutcome::Failed(why) => say!("{name} {version}: {why}"),
     }
 }
 

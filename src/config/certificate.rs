@@ -59,7 +59,7 @@ impl Pair {
         let self_signed = x509.subject().as_raw() == x509.issuer().as_raw();
         let fingerprint = Sha256::digest(first).iter().map(|byte| format!("{byte:02x}")).collect();
         let private = PrivateKeyDer::from_pem_slice(&std::fs::read(&files.key).map_err(|error| key(&error))?)
-            .map_err(|_| key(&"holds no private key (-----BEGIN PRIVATE KEY-----)"))?;
+            .map_err(|_| key(&"holds no private key in the clear (-----BEGIN PRIVATE KEY-----)"))?;
         let certified = CertifiedKey::from_der(chain, private, &rustls::crypto::ring::default_provider())
             .map_err(|error| match error {
                 rustls::Error::InconsistentKeys(_) => {

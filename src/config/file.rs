@@ -4,7 +4,7 @@
 //! same order. Scenes are files of their own ([`super::scene`]), zones read themselves ([`super::zone`]).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,17 +162,37 @@ fn site(mut table: Reader<'_>, api: &Api) -> Site {
     if !table.has("public_url") {
         table.note_default("public_url", reached_at.as_str());
     }
-    let public_url = table.parsed_and_shown("public_url", web_url, |url, _| bare(url));
+    let public_url = table.parsed_and_shown("public_url", public_address, |url, _| bare(url));
+    if let Some(At { value, span }) = &public_url
+        && api.is_encrypted()
+        && value.scheme() == "http"
+    {
+        table.warn(span.clone(), "public_url: begins with http:, but HTTPS alone is served");
+    }
     let public_url = public_url.map_or(reached_at, |at| at.value);
     table.finish(&["id", "public_url"]);
     Site { id, public_url }
 }
 
-/// Where the API is reached if nobody says otherwise; of a box that listens everywhere only loopback is certain.
+/// What the paths of links are put behind.
+fn public_address(text: &str) -> Result<Url, String> {
+    let url = web_url(text)?;
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
+        return Err("goes into every link: it takes no user name, password, query or fragment".to_owned());
+    }
+    Ok(url)
+}
+
+/// Where the API is reached if nobody says otherwise; where the box listens everywhere, by the address that it has
+/// towards the rest of the world.
 fn reached_at(api: &Api) -> Url {
     let mut at = api.listen;
     if at.ip().is_unspecified() {
-        at.set_ip(Ipv4Addr::LOCALHOST.into());
+        at.set_ip(towards_the_world().unwrap_or(Ipv4Addr::LOCALHOST.into()));
     }
     Url::parse(&format!("{}://{at}", api.scheme())).expect("an address and a port make a URL")
 }
@@ -218,6 +238,14 @@ fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
     Rtsp { listen, rtsps_listen: rtsps_listen.map(|at| at.value).or(beside) }
 }
 
+/// The address that the default route leaves from, where there is one.
+fn towards_the_world() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    // Of UDP that looks up the route, and sends nothing (the address is of TEST-NET-1, RFC 5737).
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|ip| !ip.is_unspecified())
+}
+
 /// Only one of the two can be listened on. Port 0 is any free one.
 fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
@@ -228,8 +256,8 @@ fn socket_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("{text:?} is no address and port; write it like \"127.0.0.1:8080\""))
 }
 
-/// The files of a certificate that can be served; a time at which it does not hold is a warning alone, since the clock
-/// may be what is wrong.
+/// The files of a certificate. What is wrong with them is a warning alone: the clock may be what is wrong, or a renewal is
+/// half done, and a box that listens with its own certificate meanwhile still records.
 fn pem_files(mut table: Reader<'_>, folder: &Path) -> Option<PemFiles> {
     let cert = table.get::<PathBuf>("cert");
     let key = table.get::<PathBuf>("key");
@@ -247,8 +275,8 @@ fn pem_files(mut table: Reader<'_>, folder: &Path) -> Option<PemFiles> {
                 table.warn(cert.span, format!("cert: the certificate is valid from {} on", pair.not_before));
             }
             Ok(_) => {}
-            Err(Flaw::Cert(what)) => table.report(cert.span, format!("cert: {what}")),
-            Err(Flaw::Key(what)) => table.report(key.span, format!("key: {what}")),
+            Err(Flaw::Cert(what)) => table.warn(cert.span, format!("cert: {what}")),
+            Err(Flaw::Key(what)) => table.warn(key.span, format!("key: {what}")),
         }
         files
     });

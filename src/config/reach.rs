@@ -85,7 +85,8 @@ fn names_loopback(host: &str) -> bool {
         || literal(host).is_some_and(|address| unwrapped(address).is_loopback())
 }
 
-/// The IPv4 address inside an IPv6 one: mapped, compatible, NAT64 (RFC 6052) and 6to4 (RFC 3056).
+/// The IPv4 address inside an IPv6 one: mapped, compatible, translated (RFC 2765), NAT64 (RFC 6052, RFC 8215) and 6to4
+/// (RFC 3056).
 fn unwrapped(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let v4 = |high: u16, low: u16| {
@@ -95,6 +96,7 @@ fn unwrapped(address: IpAddr) -> IpAddr {
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
+        [0, 0, 0, 0, 0xffff, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => v4(high, low),
         [0x2002, high, low, ..] => v4(high, low),
         _ => address,
     }
@@ -122,6 +124,8 @@ fn never(address: IpAddr) -> Option<&'static str> {
                 _ if v6.is_unspecified() => Some("no host's address"),
                 _ if v6.is_multicast() => Some("a multicast address"),
                 _ if v6.is_unicast_link_local() => Some("a link-local address"),
+                _ if v6.segments()[0] & 0xffc0 == 0xfec0 => Some("a site-local address"),
+                _ if v6.segments()[..2] == [0x2001, 0] => Some("a Teredo tunnel"),
                 _ => None,
             }
         }
@@ -171,7 +175,7 @@ mod tests {
     proptest! {
         /// However it is wrapped, and whatever the list says.
         #[test]
-        fn what_is_never_reached_stays_so(low in any::<u16>(), pick in 0usize..7, wrap in 0usize..5, open: bool) {
+        fn what_is_never_reached_stays_so(low in any::<u16>(), pick in 0usize..7, wrap in 0usize..7, open: bool) {
             let [c, d] = low.to_be_bytes();
             let v4 = [
                 Ipv4Addr::new(169, 254, c, d),
@@ -189,6 +193,8 @@ mod tests {
                 1 => v4.to_ipv6_mapped().into(),
                 2 => Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low).into(),
                 3 => Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1).into(),
+                4 => Ipv6Addr::new(0, 0, 0, 0, 0xffff, 0, high, low).into(),
+                5 => Ipv6Addr::new(0x64, 0xff9b, 1, 0, 0, 0, high, low).into(),
                 // ::0.0.0.1 is IPv6's own loopback.
                 _ if v4.octets()[0] == 0 => v4.into(),
                 _ => Ipv6Addr::new(0, 0, 0, 0, 0, 0, high, low).into(),
@@ -219,5 +225,13 @@ mod tests {
             prop_assert!(address.is_unicast_link_local());
             prop_assert!(Reach::default().check("x", address.into()).is_err());
         }
+    }
+
+    #[test]
+    fn what_version_6_has_given_up_is_never_reached() {
+        for address in ["fec0::1", "feff::1", "2001:0:a9fe:a9fe::1", "2001::5601:5601"] {
+            assert!(matches!(why(&Reach::default(), "x", address), Some(Why::Never(_))), "{address}");
+        }
+        assert_eq!(why(&Reach::default(), "x", "2001:1::1"), None);
     }
 }

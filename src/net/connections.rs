@@ -1,9 +1,14 @@
 //! How many connections a server holds, in all and of one place, so that one client cannot shut out the others.
+//!
+//! Where there is no room, strangers make it: of the place that has most of them the one that came first. Whoever has
+//! signed in on a connection keeps it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::health::{Health, ListenerCause, ListenerLabel};
 
@@ -32,14 +37,29 @@ struct Shared {
 #[derive(Default)]
 struct Open {
     in_all: usize,
-    by_place: HashMap<IpAddr, usize>,
+    by_place: HashMap<IpAddr, Held>,
+    /// Numbers connections in the order in which they came.
+    newest: u64,
     told: HashMap<IpAddr, Instant>,
 }
 
-/// A connection's place among the others, until it is dropped.
-pub struct Place {
+/// Connections of one place.
+#[derive(Default)]
+struct Held {
+    count: usize,
+    /// On which nobody has signed in, oldest first.
+    strangers: BTreeMap<u64, CancellationToken>,
+}
+
+/// A connection's place among the others, until the last clone is dropped.
+#[derive(Clone)]
+pub struct Place(Arc<Seat>);
+
+struct Seat {
     connections: Connections,
     of: IpAddr,
+    number: u64,
+    given_up: CancellationToken,
 }
 
 /// Whom an address counts for: an IPv4 address for itself, an IPv6 one for the /64 that a provider gives one customer.
@@ -56,21 +76,26 @@ impl Connections {
         Connections(Arc::new(Shared { server, health, open: Mutex::default() }))
     }
 
-    /// A place for one more connection from `address`; none where there are too many.
+    /// A place for one more connection from `address`; none where there are too many of people who have signed in, or
+    /// of this address.
     pub fn admit(&self, address: IpAddr) -> Option<Place> {
         let of = place_of(address);
         let mut open = self.open();
-        let count = open.by_place.get(&of).copied().unwrap_or_default();
+        let count = open.by_place.get(&of).map_or(0, |held| held.count);
         let cause = if count >= OF_ONE_PLACE {
             "address"
-        } else if open.in_all >= IN_ALL {
+        } else if open.in_all >= IN_ALL && !open.give_up_a_stranger() {
             "all"
         } else {
             open.in_all += 1;
-            open.by_place.insert(of, count + 1);
+            open.newest += 1;
+            let (number, given_up) = (open.newest, CancellationToken::new());
+            let held = open.by_place.entry(of).or_default();
+            held.count += 1;
+            held.strangers.insert(number, given_up.clone());
             drop(open);
             self.gauge(1);
-            return Some(Place { connections: self.clone(), of });
+            return Some(Place(Arc::new(Seat { connections: self.clone(), of, number, given_up })));
         };
         let tell = open.tells(of);
         drop(open);
@@ -104,6 +129,28 @@ impl Connections {
 }
 
 impl Open {
+    /// Takes a stranger's place, where there is one.
+    fn give_up_a_stranger(&mut self) -> bool {
+        let most = self.by_place.iter().max_by_key(|(_, held)| held.strangers.len()).map(|(of, _)| *of);
+        let Some(of) = most else { return false };
+        let Some(held) = self.by_place.get_mut(&of) else { return false };
+        let Some((_, oldest)) = held.strangers.pop_first() else { return false };
+        oldest.cancel();
+        self.leave(of);
+        true
+    }
+
+    /// One connection fewer.
+    fn leave(&mut self, of: IpAddr) {
+        self.in_all -= 1;
+        if let Some(held) = self.by_place.get_mut(&of) {
+            held.count -= 1;
+            if held.count == 0 {
+                self.by_place.remove(&of);
+            }
+        }
+    }
+
     /// Whether a refusal is worth a line in the log.
     fn tells(&mut self, of: IpAddr) -> bool {
         let now = Instant::now();
@@ -124,21 +171,36 @@ impl Open {
 impl Place {
     /// The connection comes to nothing for this cause.
     pub fn refused(&self, cause: &str) {
-        self.connections.refused(cause);
+        self.0.connections.refused(cause);
+    }
+
+    /// Somebody has signed in on the connection: it is given up for nobody any more.
+    pub fn is_known(&self) {
+        if let Some(held) = self.0.connections.open().by_place.get_mut(&self.0.of) {
+            held.strangers.remove(&self.0.number);
+        }
+    }
+
+    /// Waits until the place is needed by others; the connection ends then.
+    pub async fn given_up(&self) {
+        self.0.given_up.cancelled().await;
     }
 }
 
-impl Drop for Place {
+impl Drop for Seat {
     fn drop(&mut self) {
         let mut open = self.connections.open();
-        open.in_all -= 1;
-        if let Some(count) = open.by_place.get_mut(&self.of) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_place.remove(&self.of);
+        // What was given up has left already.
+        if !self.given_up.is_cancelled() {
+            if let Some(held) = open.by_place.get_mut(&self.of) {
+                held.strangers.remove(&self.number);
             }
+            open.leave(self.of);
         }
         drop(open);
+        if self.given_up.is_cancelled() {
+            self.connections.refused("stranger");
+        }
         self.connections.gauge(-1);
     }
 }
@@ -177,10 +239,32 @@ mod tests {
         // From everywhere at once.
         let others =
             (0..IN_ALL).map_while(|n| connections.admit(address(&format!("10.0.{}.{}", n / 250, n % 250))));
-        let others = others.collect::<Vec<_>>();
-        assert_eq!(others.len(), IN_ALL - OF_ONE_PLACE - 1);
-        assert!(connections.admit(address("198.51.100.1")).is_none());
+        let others = others.inspect(Place::is_known).take(IN_ALL - OF_ONE_PLACE - 1).collect::<Vec<_>>();
+        held.iter().chain(&other).for_each(Place::is_known);
+        assert!(connections.admit(address("198.51.100.1")).is_none(), "all of them have signed in");
         drop((held, other, others));
+        let open = connections.open();
+        assert_eq!((open.in_all, open.by_place.len()), (0, 0));
+    }
+
+    #[test]
+    fn strangers_make_room_and_whoever_has_signed_in_stays() {
+        let connections = Connections::new("http", Health::default());
+        let crowd = |n: usize| address(&format!("192.0.2.{}", n / OF_ONE_PLACE));
+        let mut held: Vec<_> = (0..IN_ALL - 1).map(|n| connections.admit(crowd(n)).unwrap()).collect();
+        held[0].is_known();
+        let quiet = connections.admit(address("198.51.100.1")).unwrap();
+        let gone = |held: &[Place]| -> Vec<usize> {
+            (0..held.len()).filter(|n| held[*n].0.given_up.is_cancelled()).collect()
+        };
+        // Of those with the most strangers the oldest go, one for one; the first has signed in.
+        for n in 0..3 {
+            held.push(connections.admit(address("198.51.100.2")).unwrap());
+            assert_eq!(gone(&held).len(), n + 1);
+        }
+        assert!(!gone(&held).contains(&0) && !quiet.0.given_up.is_cancelled());
+        assert_eq!(connections.open().in_all, IN_ALL);
+        drop((held, quiet));
         let open = connections.open();
         assert_eq!((open.in_all, open.by_place.len()), (0, 0));
     }

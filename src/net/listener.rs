@@ -49,7 +49,7 @@ pub struct Incoming {
 pub struct Socket {
     stream: Stream,
     /// Counts as long as the socket is there.
-    _place: Place,
+    place: Place,
 }
 
 enum Stream {
@@ -118,15 +118,24 @@ impl Incoming {
     /// The connection's bytes, after the handshake where there is one.
     pub async fn open(self) -> io::Result<Socket> {
         let Incoming { socket, place, tls, .. } = self;
-        let Some(tls) = tls else { return Ok(Socket { stream: Stream::Plain(socket), _place: place }) };
-        let greeted = tokio::time::timeout(HANDSHAKE, greet(socket, &tls)).await;
+        let Some(tls) = tls else { return Ok(Socket { stream: Stream::Plain(socket), place }) };
+        let greeted = tokio::select! {
+            () = place.given_up() => return Err(io::ErrorKind::ConnectionAborted.into()),
+            greeted = tokio::time::timeout(HANDSHAKE, greet(socket, &tls)) => greeted,
+        };
         match greeted.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-            Ok(stream) => Ok(Socket { stream: Stream::Tls(Box::new(stream)), _place: place }),
+            Ok(stream) => Ok(Socket { stream: Stream::Tls(Box::new(stream)), place }),
             Err(error) => {
                 place.refused("handshake");
                 Err(error)
             }
         }
+    }
+}
+
+impl Socket {
+    pub fn place(&self) -> &Place {
+        &self.place
     }
 }
 

@@ -62,10 +62,17 @@ struct Source {
 type Stamp = [(u64, u64, i64, i64); 2];
 
 impl Tls {
-    /// The certificate that the configuration names, else the box's own, made where there is none.
+    /// The certificate that the configuration names, else the box's own, made where there is none. It also stands in for
+    /// one that cannot be served: clients that know better refuse it, and the box records meanwhile.
     pub fn open(config: &Config, health: Health) -> anyhow::Result<Arc<Tls>> {
         let mut source = Source::of(config);
-        let pair = source.read()?;
+        let pair = match source.read() {
+            Err(error) if source.own.is_none() => {
+                source.flaw = Some(format!("{error:#}; the box's own certificate stands in"));
+                Source::own(config).read()?
+            }
+            read => read?,
+        };
         let tls = Tls {
             current: Arc::new(Current(ArcSwap::from_pointee(pair))),
             source: Mutex::new(source),
@@ -170,12 +177,14 @@ impl Source {
     fn of(config: &Config) -> Source {
         match &config.api.tls {
             Some(files) => Source { files: files.clone(), own: None, seen: None, flaw: None },
-            None => {
-                let folder = config.data.join("tls");
-                let files = PemFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
-                Source { files, own: Some(names(config)), seen: None, flaw: None }
-            }
+            None => Source::own(config),
         }
+    }
+
+    fn own(config: &Config) -> Source {
+        let folder = config.data.join("tls");
+        let files = PemFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+        Source { files, own: Some(names(config)), seen: None, flaw: None }
     }
 
     fn is_due(&self, served: &Pair) -> bool {

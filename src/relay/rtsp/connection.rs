@@ -294,7 +294,9 @@ impl Connection {
         let cseq = request.header("CSeq").filter(|text| text.len() <= 20);
         let unknown_option = request.header("Require").filter(|_| request.method != "OPTIONS");
         let response = if let Some(option) = unknown_option {
-            Ok(Response::new(551).with("Unsupported", option))
+            // What is sent back is no other header.
+            let option: String = option.chars().filter(|c| !c.is_control()).take(100).collect();
+            Ok(Response::new(551).with("Unsupported", &option))
         } else {
             match request.method.as_str() {
                 "OPTIONS" => Ok(Response::new(200).with("Public", METHODS)),
@@ -330,6 +332,9 @@ impl Connection {
         let stream =
             stream.ok_or_else(|| Response::new(404).saying("no such stream, or you may not watch it"))?;
         self.allowed = true;
+        if !person.is_anonymous() {
+            self.socket.place().is_known();
+        }
         Ok((stream, person))
     }
 

@@ -14,6 +14,7 @@ pub mod request;
 mod rtcp;
 mod sdp;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -107,7 +108,11 @@ async fn serve(incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken)
     let peer = incoming.peer;
     let talk = async {
         let socket = incoming.open().await?;
-        Connection::new(socket, peer.address.ip(), shared).run().await
+        let place = socket.place().clone();
+        tokio::select! {
+            () = place.given_up() => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            ended = Connection::new(socket, peer.address.ip(), shared).run() => ended,
+        }
     };
     let ended = tokio::select! {
         () = stop.cancelled() => return,
