@@ -9,9 +9,10 @@
 //! finds its place gone and is reset. What does not belong here: HTTP.
 
 mod differences;
+mod followers;
 mod log;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::settings::Settings;
 use crate::store::{Store, StoreError};
 use differences::Seen;
 pub use differences::{CameraHealth, CameraState, OnAirNow, SubjectState};
+use followers::Followers;
+pub use followers::{TooMany, Who};
 use log::{Log, Position, Step};
 
 /// How often is looked for what nobody signals: alerts that another process has stored, another configuration.
@@ -41,10 +44,6 @@ const TOGETHER: Duration = Duration::from_millis(100);
 
 /// Revisions of alerts that are read at once.
 const BATCH: usize = 100;
-
-/// Followers of one person or, of those who are not signed in, one address; and in all.
-const OF_ONE: usize = 16;
-const IN_ALL: usize = 256;
 
 /// The health subject of alerts that cannot be followed.
 const SUBJECT: &str = "events";
@@ -164,7 +163,7 @@ pub struct Events {
     log: Mutex<Log>,
     /// Counts events; signalled after the lock on `log` is released.
     pushed: watch::Sender<u64>,
-    followers: Mutex<HashMap<String, usize>>,
+    followers: Followers,
     stop: CancellationToken,
     task: OnceLock<AbortHandle>,
 }
@@ -175,14 +174,6 @@ pub struct Watched {
     pub streams: Arc<Directory>,
     pub channels: Arc<Channels>,
     pub health: Health,
-}
-
-/// Why somebody may not follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TooMany {
-    /// Of this person or address.
-    OfOne,
-    InAll,
 }
 
 impl Events {
@@ -199,7 +190,7 @@ impl Events {
             health: watched.health.clone(),
             log: Mutex::new(log),
             pushed: watch::Sender::new(0),
-            followers: Mutex::default(),
+            followers: Followers::default(),
             stop,
             task: OnceLock::new(),
         });
@@ -220,25 +211,15 @@ impl Events {
         self.task.get().is_some_and(|task| !task.is_finished())
     }
 
-    /// Follows what happens from now on or, with the id of an event, after that event. `who` is whom the follower counts
-    /// for.
-    pub fn follow(self: &Arc<Self>, who: &str, after: Option<&str>) -> Result<Follower, TooMany> {
-        let mut followers = self.followers();
-        let of_one = followers.get(who).copied().unwrap_or_default();
-        if of_one >= OF_ONE {
-            return Err(TooMany::OfOne);
-        }
-        if followers.values().sum::<usize>() >= IN_ALL {
-            return Err(TooMany::InAll);
-        }
-        followers.insert(who.to_owned(), of_one + 1);
-        drop(followers);
+    /// Follows what happens from now on or, with the id of an event, after that event.
+    pub fn follow(self: &Arc<Self>, who: Who, after: Option<&str>) -> Result<Follower, TooMany> {
+        self.followers.enter(&who)?;
         self.health.metrics.event_followers.inc();
         let pushed = self.pushed.subscribe();
         let log = self.log();
         let at = after.map_or_else(|| log.end(), |id| log.position(id));
         drop(log);
-        Ok(Follower { events: self.clone(), who: who.to_owned(), at, pushed, read: VecDeque::new() })
+        Ok(Follower { events: self.clone(), who, at, pushed, read: VecDeque::new() })
     }
 
     /// Follows the store's log, without waiting for anything else.
@@ -314,16 +295,12 @@ impl Events {
     fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-
-    fn followers(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.followers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
 }
 
 /// Somebody's place among the events.
 pub struct Follower {
     events: Arc<Events>,
-    who: String,
+    who: Who,
     at: Position,
     pushed: watch::Receiver<u64>,
     /// Revisions read from the store and not told yet.
@@ -343,11 +320,14 @@ impl Follower {
                     self.events.health.metrics.event_resets.inc();
                     return Some(Arc::new(Event::new(&self.id(), &Draft::reset(subjects))));
                 }
-                Step::Alerts { until } => {
-                    if let Some(event) = self.catch_up(until).await? {
-                        return Some(event);
+                Step::Alerts { until } => match self.catch_up(until).await {
+                    Ok(Some(event)) => return Some(event),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::warn!("live events: {error}");
+                        return None;
                     }
-                }
+                },
                 Step::Wait => tokio::select! {
                     () = self.events.stop.cancelled() => return None,
                     changed = self.pushed.changed() => changed.ok()?,
@@ -365,40 +345,21 @@ impl Follower {
         self.events.log().id(self.at)
     }
 
-    /// The next revision of an alert that the store holds, up to the one of that number.
-    async fn catch_up(&mut self, until: u64) -> Option<Option<Arc<Event>>> {
+    /// The next revision of an alert that the store holds, up to the one of that number; `None` for one that cannot be
+    /// read, or has been forgotten since.
+    async fn catch_up(&mut self, until: u64) -> Result<Option<Arc<Event>>, StoreError> {
         if self.read.is_empty() {
-            match self.events.read(self.at.alerts, until).await {
-                Ok(rows) => self.read.extend(rows),
-                Err(error) => {
-                    tracing::warn!("live events: {error}");
-                    return None;
-                }
-            }
+            self.read.extend(self.events.read(self.at.alerts, until).await?);
         }
-        match self.read.pop_front() {
-            // What was there has been forgotten since.
-            None => self.at.alerts = until,
-            Some((seq, alert)) => {
-                self.at.alerts = seq;
-                if let Some(alert) = alert {
-                    return Some(Some(Arc::new(Event::new(&self.id(), &Draft::alert(&alert)))));
-                }
-            }
-        }
-        Some(None)
+        let (seq, alert) = self.read.pop_front().unwrap_or((until, None));
+        self.at.alerts = seq;
+        Ok(alert.map(|alert| Arc::new(Event::new(&self.id(), &Draft::alert(&alert)))))
     }
 }
 
 impl Drop for Follower {
     fn drop(&mut self) {
         self.events.health.metrics.event_followers.dec();
-        let mut followers = self.events.followers();
-        if let Some(count) = followers.get_mut(&self.who) {
-            *count -= 1;
-            if *count == 0 {
-                followers.remove(&self.who);
-            }
-        }
+        self.events.followers.leave(&self.who);
     }
 }

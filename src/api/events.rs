@@ -11,7 +11,7 @@ use super::door::{Answer, Asked};
 use super::media::typed;
 use super::problem::Problem;
 use crate::access::{Action, Denied, Standing};
-use crate::events::{Follower, TooMany};
+use crate::events::{Follower, TooMany, Who};
 use crate::net::connections::place_of;
 
 /// A connection that says nothing for longer is taken for dead by much that lies between.
@@ -48,10 +48,10 @@ pub async fn events(asked: Asked) -> Answer {
     let after = header.or(asked.query("last_event_id")).filter(|id| !id.is_empty());
     let known = asked.person.as_ref().filter(|person| !person.is_anonymous());
     let who = match known {
-        Some(person) => person.name.clone(),
-        None => place_of(asked.peer.address.ip()).to_string(),
+        Some(person) => Who::Person(person.name.clone()),
+        None => Who::Stranger(place_of(asked.peer.address.ip())),
     };
-    let follower = asked.state.events.follow(&who, after)?;
+    let follower = asked.state.events.follow(who, after)?;
     let now = Instant::now();
     let stream = EventStream { follower, standing, greeted: false, look_at: now + LOOK_EVERY, said_at: now };
     let frames = futures::stream::unfold(stream, |mut stream| async move {
