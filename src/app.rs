@@ -26,12 +26,14 @@ use crate::config::loaded::Loaded;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
 use crate::dispatch::Dispatch;
+use crate::events::{Events, Watched};
 use crate::health::{Health, Severity};
 use crate::live::{Budget, Directory};
 use crate::net::connections::Connections;
 use crate::net::listener::Listener;
 use crate::net::tls::Tls;
 use crate::record::Ring;
+use crate::relay::channels::Channels;
 use crate::relay::rtsp;
 use crate::settings::{self, Settings};
 use crate::store::Store;
@@ -92,6 +94,8 @@ struct App {
     settings: Settings,
     health: Health,
     streams: Arc<Directory>,
+    channels: Arc<Channels>,
+    events: Arc<Events>,
     budget: Arc<Budget>,
     cameras: BTreeMap<Id, Camera>,
     store: Arc<Store>,
@@ -146,13 +150,24 @@ impl App {
         let analysis = Analysis::start(store.clone(), ring.clone(), dispatch.clone(), health.clone(), looked);
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
+        let channels = Channels::new(store.clone(), streams.clone());
         let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
         let (settings, requests) = settings::requests(loaded, store.secret("settings")?);
         let api_stop = CancellationToken::new();
+        let watched = Watched {
+            settings: settings.clone(),
+            streams: streams.clone(),
+            channels: channels.clone(),
+            health: health.clone(),
+        };
+        let events = Events::start(store.clone(), watched, api_stop.clone())?;
         let shared = api::Shared {
             settings: settings.clone(),
             dispatch: dispatch.clone(),
             streams: streams.clone(),
+            channels: channels.clone(),
+            viewers: Arc::default(),
+            events: events.clone(),
             access: access.clone(),
             links,
             store: store.clone(),
@@ -173,6 +188,8 @@ impl App {
             settings,
             health,
             streams,
+            channels,
+            events,
             budget: Budget::new(LIVE_BYTES),
             cameras: BTreeMap::new(),
             store,
@@ -190,7 +207,7 @@ impl App {
         for camera in config.cameras.values() {
             app.start_camera(camera.clone());
         }
-        app.set_channels(&config);
+        app.set_channels(&config).await;
         Ok((app, requests))
     }
 
@@ -204,6 +221,7 @@ impl App {
                 ("HTTP server", self.api.is_finished()),
                 ("RTSP server", !self.rtsp.is_running()),
                 ("analysis", !self.analysis.is_running()),
+                ("live events", !self.events.is_running()),
             ];
             if let Some((part, _)) = parts.into_iter().find(|(_, ended)| *ended) {
                 return part;
@@ -252,19 +270,11 @@ impl App {
         self.analysis.unwatch(id);
     }
 
-    /// `rtsp://…/channels/NAME` is the stream of the camera on air.
-    fn set_channels(&self, config: &Config) {
-        for (path, _) in self.streams.all() {
-            if let Some(name) = path.strip_prefix("channels/")
-                && !config.channels.contains_key(name)
-            {
-                self.streams.remove(&path);
-            }
-        }
-        for (name, channel) in &config.channels {
-            if let Some(camera) = self.cameras.get(&channel.camera) {
-                self.streams.insert(format!("channels/{name}"), camera.main.clone());
-            }
+    /// Brings the channels on air, once the cameras run.
+    async fn set_channels(&self, config: &Config) {
+        let (channels, configured) = (self.channels.clone(), config.channels.clone());
+        if let Err(error) = tokio::task::spawn_blocking(move || channels.configure(&configured)).await {
+            tracing::error!("channels: {error}");
         }
     }
 
@@ -334,7 +344,7 @@ impl App {
                 self.cameras.insert(retuned.id.clone(), camera);
             }
         }
-        self.set_channels(&new);
+        self.set_channels(&new).await;
         self.access.reconfigure(&new);
         if let Some(tls) = self.tls.as_ref().filter(|_| new.serves_tls()) {
             tls.reconfigure(&new);

@@ -14,6 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, utoipa::ToSchema)]
@@ -27,7 +28,7 @@ pub enum Severity {
 }
 
 /// The state of one thing, `camera/forest-1` or `record/ring`.
-#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 #[schema(as = HealthState)]
 pub struct State {
     pub severity: Severity,
@@ -41,6 +42,7 @@ pub struct State {
 #[derive(Clone, Default)]
 pub struct Health {
     states: Arc<Mutex<BTreeMap<String, State>>>,
+    changed: Arc<Notify>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -51,7 +53,10 @@ impl Health {
         let mut states = self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(state) = states.get_mut(subject) {
             if state.severity == severity {
-                state.message = message;
+                if state.message != message {
+                    state.message = message;
+                    self.changed.notify_one();
+                }
                 return;
             }
         } else if severity == Severity::Ok {
@@ -64,6 +69,7 @@ impl Health {
             Severity::Failed => tracing::error!(subject, "{message}"),
         }
         states.insert(subject.to_owned(), State { severity, message, since: Timestamp::now() });
+        self.changed.notify_one();
     }
 
     pub fn ok(&self, subject: &str) {
@@ -72,7 +78,15 @@ impl Health {
 
     /// Forgets a subject that no longer exists.
     pub fn remove(&self, subject: &str) {
-        self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(subject);
+        let removed = self.states.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(subject);
+        if removed.is_some() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until a state has changed since the last call. For one waiter.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
     }
 
     /// Forgets what is said of a camera that is no longer configured; its counters stay, as counters do.
@@ -156,6 +170,8 @@ pub struct Metrics {
     pub vision_sandbox_info: Family<Sandbox, Gauge>,
     pub relay_readers: Family<PathProtocol, Gauge<i64, AtomicI64>>,
     pub relay_skips: Family<PathProtocol, Counter>,
+    pub event_followers: Gauge<i64, AtomicI64>,
+    pub event_resets: Counter,
     pub outbox_pending: Family<DestinationLabel, Gauge<i64, AtomicI64>>,
     pub outbox_delivery_seconds: Family<DestinationLabel, Histogram>,
     pub ring_free_bytes: Family<Volume, Gauge<f64, AtomicU64>>,
@@ -189,8 +205,10 @@ impl Default for Metrics {
             alerts: Family::default(), "Alerts confirmed";
             vision_restarts: Family::default(), "Restarts of the vision worker";
             vision_sandbox_info: Family::default(), "1 for what of the vision worker's sandbox this kernel has";
-            relay_readers: Family::default(), "Clients that play a stream, by protocol (HLS has requests, no readers)";
+            relay_readers: Family::default(), "Clients that play a stream, by protocol; by HLS, those that asked for a piece within 15 s";
             relay_skips: Family::default(), "Times that a slow reader skipped to a newer random access point";
+            event_followers: Gauge::default(), "Clients that follow live events";
+            event_resets: Counter::default(), "Times that a client of live events was too late to be told what it missed";
             outbox_pending: Family::default(), "Alerts not yet acknowledged by the destination";
             outbox_delivery_seconds: Family::<DestinationLabel, Histogram>::new_with_constructor(
                 || Histogram::new(exponential_buckets(0.01, 2.5, 14))), "From the alert's revision to its acknowledgement";

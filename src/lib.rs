@@ -5,8 +5,9 @@
 //!
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
-//! `cli` → `app` → `api` → `relay`, `dispatch`, `analysis`, `settings` → `camera` → {`vision`, `alert`, `record`} →
-//! {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}. `tests/structure.rs` holds this.
+//! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis`, `settings` → `camera` →
+//! {`vision`, `alert`, `record`} → {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}.
+//! `tests/structure.rs` holds this.
 
 pub mod access;
 pub mod alert;
@@ -18,6 +19,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod dispatch;
+pub mod events;
 pub mod health;
 pub mod hw;
 pub mod live;

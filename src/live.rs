@@ -7,6 +7,8 @@
 //!
 //! What does not belong here: sockets, and who reads.
 
+mod directory;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,6 +19,7 @@ use crate::config::Id;
 use crate::media::cmaf::Part;
 use crate::media::rtp::{Packetiser, Packets};
 use crate::media::{AccessUnit, AudioParams, Feed, Sample, VideoParams};
+pub use directory::{Directory, Numbering};
 
 /// Bytes of one stream beyond which no floor holds, and even the newest random access point and what follows are
 /// dropped: a camera at 8 Mbit/s gets there after a minute without a key picture.
@@ -540,41 +543,18 @@ impl LiveStream {
         self.pushes.subscribe()
     }
 
+    /// The place of the oldest part held, and the place after the newest: segment and discontinuity.
+    fn places(&self) -> [(u64, u64); 2] {
+        let ring = self.lock();
+        let oldest = ring.parts.front().map(|placed| (placed.segment, placed.discontinuity));
+        [oldest.unwrap_or(ring.placed), ring.placed]
+    }
+
     /// The parts held now with their places, oldest first: about the last 30 s, and more where key pictures are far
     /// apart. Then the length of the longest segment so far, which never falls.
     pub fn placed_parts(&self) -> (Vec<Placed>, i64) {
         let ring = self.lock();
         (ring.parts.iter().cloned().collect(), ring.longest_segment_90k)
-    }
-}
-
-/// Streams by the path that they are reached at (`forest-1`, `forest-1/sub`, `channels/wall-1`): what the relay serves.
-/// A path belongs to a camera; permission is asked for that camera.
-#[derive(Default)]
-pub struct Directory {
-    streams: std::sync::RwLock<std::collections::BTreeMap<String, Arc<LiveStream>>>,
-}
-
-impl Directory {
-    pub fn get(&self, path: &str) -> Option<Arc<LiveStream>> {
-        self.read().get(path).cloned()
-    }
-
-    /// Every path with its stream, in order.
-    pub fn all(&self) -> Vec<(String, Arc<LiveStream>)> {
-        self.read().iter().map(|(path, stream)| (path.clone(), stream.clone())).collect()
-    }
-
-    pub fn insert(&self, path: impl Into<String>, stream: Arc<LiveStream>) {
-        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).insert(path.into(), stream);
-    }
-
-    pub fn remove(&self, path: &str) {
-        self.streams.write().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(path);
-    }
-
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<String, Arc<LiveStream>>> {
-        self.streams.read().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -14,6 +14,7 @@ use liuta::api::{self, Shared};
 use liuta::config::file;
 use liuta::config::overlay::Layer;
 use liuta::dispatch::Dispatch;
+use liuta::events::{Events, Watched};
 use liuta::health::{Health, Severity};
 use liuta::live::{Directory, LiveStream};
 use liuta::media::cmaf::Packager;
@@ -21,6 +22,7 @@ use liuta::media::{AccessUnit, Feed, Sample, time};
 use liuta::net::connections::Connections;
 use liuta::net::listener::Listener;
 use liuta::record::{GapCause, MAX_EXPORTS, Ring};
+use liuta::relay::channels::Channels;
 use liuta::settings;
 use liuta::simulate::clip::Clip;
 use liuta::store::Store;
@@ -75,12 +77,26 @@ async fn server(anonymous: &str) -> Server {
     for id in config.cameras.keys() {
         streams.insert(&**id, LiveStream::new(id.clone(), Feed::Main, 1 << 20));
     }
-    streams.insert("channels/wall-1", streams.get("road-1").unwrap());
+    let channels = Channels::new(store.clone(), streams.clone());
+    channels.configure(&config.channels);
     let (found, _) = tokio::sync::mpsc::channel(1);
+    let access = Access::new(store.clone(), &config, health.clone());
+    let ring = Ring::open(&config.data, config.record.clone(), health.clone()).unwrap();
+    let vision = Vision::start(config.vision.clone(), health.clone(), found);
+    let settings = settings::requests(loaded, [7; 32]).0;
+    let stop = CancellationToken::new();
+    let watched = Watched {
+        settings: settings.clone(),
+        streams: streams.clone(),
+        channels: channels.clone(),
+        health: health.clone(),
+    };
+    let events = Events::start(store.clone(), watched, stop.clone()).unwrap();
     let state = Shared {
-        access: Access::new(store.clone(), &config, health.clone()),
-        ring: Ring::open(&config.data, config.record.clone(), health.clone()).unwrap(),
-        vision: Vision::start(config.vision.clone(), health.clone(), found),
+        events,
+        access,
+        ring,
+        vision,
         dispatch: Dispatch::start(
             &config.dispatch,
             config.site.clone(),
@@ -88,8 +104,10 @@ async fn server(anonymous: &str) -> Server {
             links.clone(),
             health.clone(),
         ),
-        settings: settings::requests(loaded, [7; 32]).0,
+        settings,
         streams,
+        channels,
+        viewers: Arc::default(),
         links,
         store,
         health,
@@ -97,7 +115,6 @@ async fn server(anonymous: &str) -> Server {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
-    let stop = CancellationToken::new();
     tokio::spawn(api::serve(
         Listener::new(listener, Connections::new("http", state.health.clone())),
         state.clone(),

@@ -64,6 +64,8 @@ async fn every_answer_is_one_that_the_document_names() {
         .args(["run", "--checks", CHECKS, "--seed", "1", "--no-color", "--continue-on-failure"])
         .args(["--max-time", &SECONDS.to_string(), "--max-examples", "20", "--generation-database", "none"])
         .args(["--suppress-health-check", "all", "--warnings", "off", "--request-timeout", "20"])
+        // An answer that never ends.
+        .args(["--exclude-path", "/api/v1/events"])
         .args(["--header", &format!("Authorization: Bearer {token}")])
         .arg(daemon.url("/api/openapi.json"))
         .env("PYTHONPATH", &installed)

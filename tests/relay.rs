@@ -630,7 +630,8 @@ async fn ffmpeg_plays_hls_without_a_warning() {
         axum::routing::get(
             async move |axum::extract::Path((camera, file)): axum::extract::Path<(String, String)>| {
                 let kind = |kind| [("content-type", kind)];
-                match hls::answer(&streams.get(&camera).unwrap(), &file).await {
+                let (stream, numbering) = streams.numbered(&camera).unwrap();
+                match hls::answer(&stream, numbering, &file).await {
                     hls::Answer::Playlist(text) => {
                         Ok((kind("application/vnd.apple.mpegurl"), Bytes::from(text)))
                     }

@@ -99,12 +99,12 @@ fn another_process_reads_and_writes_beside_a_busy_writer() {
     let (mut child, mut stored) = writer(folder.path());
     stored.next().expect("the writer stored something");
     let store = Store::open(folder.path()).unwrap();
-    let drain = std::thread::spawn(move || stored.count());
     for n in 0..20 {
         store.secret(&format!("secret {n}")).unwrap();
         store.alerts(&Filter { limit: 10, ..Filter::default() }).unwrap();
     }
+    // It may have had to wait its turn for all of these.
+    stored.next().expect("the writer goes on");
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(drain.join().unwrap() > 0);
 }

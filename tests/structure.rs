@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Modules from the top to the bottom: each may use those on later lines only, and nothing on its own line.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["cli"],
     &["app", "demo"],
     &["api", "simulate"],
+    &["events"],
     &["analysis", "relay"],
     &["camera", "dispatch", "settings"],
     &["vision", "record"],

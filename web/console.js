@@ -3,8 +3,10 @@
 import { Player } from './player.js';
 import { kind, locale, switchLanguage, translate, word } from './words.js';
 
-const CAMERAS_EVERY = 5000;
-const ALERTS_EVERY = 2000;
+const POLL_EVERY = 5000; // while live events do not come
+const COME_BACK = 10000; // after the box has refused them
+const PAGE_MOST = 200; // alerts above those fetched by hand
+const GATHER = 200; // changes so close together are fetched at once
 
 const $ = (id) => document.getElementById(id);
 const tiles = new Map(); // camera id → { figure, player, camera, state }
@@ -14,6 +16,7 @@ let byToken = false; // how the sign-in form signs in
 let older = []; // pages fetched by hand, below the newest
 let olderCursor = null;
 let newestSeen = null;
+let events = null; // the EventSource, while the page is seen
 
 async function api(path, options = {}) {
   const response = await fetch(path, { ...options, signal: AbortSignal.timeout(15000) });
@@ -198,6 +201,23 @@ async function refreshAlerts() {
   renderAlerts();
 }
 
+/** A revision that came by itself, in the order of the list: newest first. */
+function takeAlert(alert) {
+  const others = newestPage.filter((known) => known.id !== alert.id);
+  const known = newestPage.find((one) => one.id === alert.id) ?? older.find((one) => one.id === alert.id);
+  if (known && known.revision >= alert.revision) return;
+  older = older.map((one) => (one.id === alert.id ? alert : one));
+  if (!older.includes(alert)) {
+    const later = (one) => one.started_at > alert.started_at || (one.started_at === alert.started_at && one.id > alert.id);
+    const place = others.findIndex((one) => !later(one));
+    others.splice(place < 0 ? others.length : place, 0, alert);
+    newestPage = others;
+    // A page that is left open for weeks goes on with the newest.
+    if (newestPage.length > PAGE_MOST) fetchSoon('alerts');
+  }
+  renderAlerts();
+}
+
 function renderAlerts() {
   const seen = new Set(newestPage.map((alert) => alert.id));
   showAlerts([...newestPage, ...older.filter((alert) => !seen.has(alert.id))]);
@@ -285,13 +305,66 @@ $('sign-out').onclick = async () => {
 
 // The page.
 
-/** Does `work` again and again while the page is seen, one at a time. */
-function every(pause, work) {
-  const loop = async () => {
-    if (!document.hidden) await attempt(work);
-    setTimeout(loop, pause);
+const isLive = () => events?.readyState === EventSource.OPEN;
+const due = new Set(); // what is fetched next
+const fetchers = {
+  cameras: () => (session.may.live ? refreshCameras() : null),
+  alerts: refreshAlerts,
+};
+
+/** Fetches it soon, once however often that is asked for. */
+function fetchSoon(...names) {
+  if (due.size === 0) {
+    setTimeout(async () => {
+      const now = [...due];
+      due.clear();
+      for (const name of now) if (fetchers[name]) await attempt(fetchers[name]);
+    }, GATHER);
+  }
+  names.forEach((name) => due.add(name));
+}
+
+/** Follows live events while the page is seen and its visitor may see anything. */
+function follow() {
+  events?.close();
+  events = null;
+  if (document.hidden || !(session.may.live || session.may.alerts)) return;
+  const source = new EventSource('/api/v1/events');
+  let opened = false;
+  source.onopen = async () => {
+    $('connection').hidden = true;
+    if (!opened) {
+      opened = true;
+      fetchSoon('cameras', 'alerts'); // what happened before the first event
+      return;
+    }
+    // It came back by itself, and the box tells what was missed; but it may know somebody else by now.
+    const before = session.name;
+    await attempt(refreshSession);
+    if (session.name !== before && events === source) await begin();
   };
-  setTimeout(loop, pause);
+  source.onerror = () => {
+    // The browser comes back by itself, but not where the box has refused.
+    if (source.readyState !== EventSource.CLOSED) return;
+    setTimeout(async () => {
+      if (events !== source) return;
+      await attempt(refreshSession);
+      if (events === source) follow();
+    }, COME_BACK);
+  };
+  source.addEventListener('alert', ({ data }) => takeAlert(JSON.parse(data)));
+  source.addEventListener('camera', () => fetchSoon('cameras'));
+  source.addEventListener('reset', ({ data }) => fetchSoon(...JSON.parse(data).refetch));
+  events = source;
+}
+
+/** What keeps the page true where live events do not come. */
+async function poll() {
+  if (!document.hidden && !isLive()) {
+    await attempt(session.may.live ? refreshCameras : refreshSession);
+    await attempt(refreshAlerts);
+  }
+  setTimeout(poll, POLL_EVERY);
 }
 
 async function attempt(work) {
@@ -313,6 +386,7 @@ async function begin() {
     $('online').textContent = '';
   }
   await attempt(refreshAlerts);
+  follow();
 }
 
 function speak() {
@@ -331,10 +405,10 @@ $('language').onclick = async () => {
 };
 document.onvisibilitychange = () => {
   tiles.forEach(run);
-  if (!document.hidden) begin();
+  if (document.hidden) follow();
+  else begin();
 };
 
 speak();
 await begin();
-every(CAMERAS_EVERY, () => session.may.live ? refreshCameras() : refreshSession());
-every(ALERTS_EVERY, refreshAlerts);
+setTimeout(poll, POLL_EVERY);

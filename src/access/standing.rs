@@ -49,9 +49,15 @@ impl Standing {
             Err(_) => false,
             Ok(person) => {
                 self.certain = now;
-                person.may(self.action, self.camera.as_deref())
+                self.person = person;
+                self.person.may(self.action, self.camera.as_deref())
             }
         }
+    }
+
+    /// Who it is, as last known: other cameras may have joined their group.
+    pub fn person(&self) -> &Person {
+        &self.person
     }
 
     /// Waits until it is no longer allowed.

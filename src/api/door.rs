@@ -44,6 +44,8 @@ pub enum Need {
     Camera(Action, fn(&Asked) -> String),
     /// The action as in `Action`, or a link that was signed for just this address.
     Linked(Action),
+    /// Live events: for who may watch or see alerts, and for no page of another origin.
+    Events,
 }
 
 /// One request, let in.
@@ -109,7 +111,8 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let (mut parts, body) = request.into_parts();
     let peer = parts.extensions.get::<Peer>().copied();
     let peer = peer.ok_or_else(|| Problem::internal("the connection is of unknown origin"))?;
-    if (!parts.method.is_safe() || is_event_stream(&parts.headers)) && !same_origin(&parts.headers) {
+    let guarded = !parts.method.is_safe() || matches!(need, Need::Events) || is_event_stream(&parts.headers);
+    if guarded && !same_origin(&parts.headers) {
         return Err(Problem::foreign_origin());
     }
     let params = RawPathParams::from_request_parts(&mut parts, &state).await;
@@ -145,6 +148,10 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
         }
         Need::Action(action) => (action, None),
         Need::Camera(action, camera) => (action, Some(camera(&asked))),
+        Need::Events => {
+            let sees_alerts = person.as_ref().is_ok_and(|person| person.may(Action::Alerts, None));
+            (if sees_alerts { Action::Alerts } else { Action::Live }, None)
+        }
     };
     let person = person?;
     if !person.may(action, camera.as_deref()) {

@@ -71,10 +71,15 @@ pub async fn hls_channel(asked: Asked) -> Answer {
 }
 
 async fn play(asked: &Asked, path: &str) -> Answer {
-    let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
+    let (stream, numbering) = asked.state.streams.numbered(path).ok_or_else(|| no_stream(path))?;
     let file = asked.path("file");
+    // A channel may have gone to another camera since the door asked.
+    if !asked.may(Action::Live, Some(&stream.camera)) {
+        return Err(Denied::Forbidden.into());
+    }
     asked.note_watching(&stream.camera, "HLS");
-    Ok(match hls::answer(&stream, file).await {
+    asked.state.viewers.seen(path, asked.by());
+    Ok(match hls::answer(&stream, numbering, file).await {
         hls::Answer::Playlist(text) => typed("application/vnd.apple.mpegurl", text),
         hls::Answer::Init(bytes) => typed("video/mp4", bytes),
         hls::Answer::Segment(slices) => {

@@ -3,8 +3,10 @@
 //! Every route stands in [`routes`] with what it needs ([`door`]); [`connection`] bounds what a client may cost. What
 //! does not belong here: what anything means; handlers ask the module that knows and put its answer into words.
 
+mod channels;
 mod connection;
 pub mod door;
+mod events;
 mod media;
 mod openapi;
 mod page;
@@ -25,10 +27,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Action, Links};
 use crate::dispatch::Dispatch;
+use crate::events::Events;
 use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::Listener;
 use crate::record::Ring;
+use crate::relay::channels::Channels;
+use crate::relay::viewers::Viewers;
 use crate::settings::Settings;
 use crate::store::Store;
 use crate::vision::Vision;
@@ -45,6 +50,9 @@ pub struct Shared {
     pub settings: Settings,
     pub dispatch: Arc<Dispatch>,
     pub streams: Arc<Directory>,
+    pub channels: Arc<Channels>,
+    pub viewers: Arc<Viewers>,
+    pub events: Arc<Events>,
     pub access: Access,
     pub links: Links,
     pub store: Arc<Store>,
@@ -103,6 +111,14 @@ pub fn routes() -> Routes {
         .get("/api/v1/cameras/{camera}/zones/{zone}", configured, settings::zone)
         .on(Method::PATCH, "/api/v1/cameras/{camera}/zones/{zone}", configured, settings::change_zone)
         .on(Method::DELETE, "/api/v1/cameras/{camera}/zones/{zone}", configured, settings::remove_zone)
+        .get("/api/v1/channels", Need::Action(Live), channels::channels)
+        .get("/api/v1/channels/{channel}", live(camera_of_channel), channels::channel)
+        .on(
+            Method::PUT,
+            "/api/v1/channels/{channel}",
+            Need::Camera(Channels, camera_of_channel),
+            channels::switch,
+        )
         .on(Method::POST, "/api/v1/channels", Need::Action(Configure), settings::add_channel)
         .on(Method::DELETE, "/api/v1/channels/{channel}", Need::Action(Configure), settings::remove_channel)
         .get("/api/v1/destinations", Need::Action(Configure), settings::destinations)
@@ -120,6 +136,7 @@ pub fn routes() -> Routes {
             Need::Action(Configure),
             settings::remove_destination,
         )
+        .get("/api/v1/events", Need::Events, events::events)
         .get("/api/v1/alerts", Need::Action(Alerts), rest::alerts)
         .get("/api/v1/alerts/{id}", Need::Action(Alerts), rest::alert)
         .get("/api/v1/alerts/{id}/transitions", Need::Action(Alerts), transitions::transitions)

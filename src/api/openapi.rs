@@ -16,7 +16,8 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{media, people, problem, rest, session, settings, transitions};
+use super::{channels, events, media, people, problem, rest, session, settings, transitions};
+use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
 /// The handlers, each with its annotation: a new one is one line here.
 #[derive(OpenApi)]
@@ -25,12 +26,18 @@ use super::{media, people, problem, rest, session, settings, transitions};
         title = "Liuta",
         description = "Video surveillance: cameras, recordings, alerts. Errors are RFC 9457 problems with a stable `type`.",
     ),
-    components(schemas(problem::Body)),
+    components(schemas(
+        problem::Body, CameraState, OnAirNow<'static>, SubjectState<'static>, Reset,
+    )),
     paths(
         document,
         rest::healthz,
         rest::metrics,
         rest::cameras,
+        channels::channels,
+        channels::channel,
+        channels::switch,
+        events::events,
         rest::alerts,
         rest::alert,
         rest::snapshot,
@@ -124,7 +131,9 @@ fn complete(operation: &mut Operation, method: &Method, need: Need) {
     match need {
         Need::Nothing => {}
         // Whoever holds a link, and the anonymous viewer where there is one, needs no sign-in.
-        Need::Linked(_) | Need::Action(_) | Need::Camera(..) => operation.security = Some(signed_in.to_vec()),
+        Need::Linked(_) | Need::Action(_) | Need::Camera(..) | Need::Events => {
+            operation.security = Some(signed_in.to_vec())
+        }
     }
     if let Need::Linked(_) = need {
         let parameters = operation.parameters.get_or_insert_default();

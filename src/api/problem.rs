@@ -59,6 +59,14 @@ impl Problem {
         Problem::new(StatusCode::FORBIDDEN, "foreign-origin", "Foreign origin", detail)
     }
 
+    pub fn too_many_streams() -> Problem {
+        let detail = "you follow live events too often already: end one, or come again later";
+        Problem {
+            retry_after: Some(10),
+            ..Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-streams", "Too many streams", detail)
+        }
+    }
+
     pub fn unavailable(detail: impl Into<String>, retry_after: u32) -> Problem {
         Problem {
             retry_after: Some(retry_after),
@@ -77,6 +85,11 @@ impl Problem {
         let detail =
             "say which state the change is based on: If-Match with the ETag that was read, or * for any";
         Problem::new(StatusCode::PRECONDITION_REQUIRED, "precondition-required", "If-Match is needed", detail)
+    }
+
+    /// The request names a camera that is not configured.
+    pub fn unknown_camera(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown-camera", "Unknown camera", detail)
     }
 
     /// It cannot be done as things stand.

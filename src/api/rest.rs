@@ -18,6 +18,7 @@ use crate::access::Action;
 use crate::alert::Alert;
 use crate::config::{Camera, Config, Id};
 use crate::dispatch::Document;
+use crate::events::CameraHealth;
 use crate::health::{Severity, State};
 use crate::media::VideoCodec;
 use crate::store::{Filter, Page, StoredDetection};
@@ -63,14 +64,6 @@ pub struct CameraView {
 }
 
 #[derive(Serialize, ToSchema)]
-pub struct CameraHealth {
-    severity: Severity,
-    /// Causes name addresses of the inner network: for who may see recordings.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    message: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
 pub struct Addresses {
     rtsp: String,
     /// Null where RTSPS is not served.
@@ -106,7 +99,9 @@ pub async fn healthz(asked: Asked) -> Answer {
     ))
 )]
 pub async fn metrics(asked: Asked) -> Answer {
-    let text = asked.state.health.metrics.encode();
+    let metrics = &asked.state.health.metrics;
+    asked.state.viewers.count(metrics);
+    let text = metrics.encode();
     Ok(typed("application/openmetrics-text; version=1.0.0; charset=utf-8", text))
 }
 
@@ -130,7 +125,7 @@ pub async fn cameras(asked: Asked) -> Answer {
 }
 
 /// A camera's address by RTSP or RTSPS as clients reach it: the public name, the port that is listened on.
-fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
+pub(super) fn rtsp_address(config: &Config, scheme: &str, listen: SocketAddr, id: &str) -> String {
     let host = config.site.public_url.host_str().unwrap_or("127.0.0.1");
     format!("{scheme}://{host}:{}/{id}", listen.port())
 }

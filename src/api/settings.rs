@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use utoipa::ToSchema;
 
+use super::channels::{self, ChannelView};
 use super::door::{Answer, Asked, tagged};
 use super::problem::Problem;
 use super::rest::{CameraView, describe, filter};
@@ -208,12 +209,6 @@ impl DestinationSettings {
             expire: as_text(destination.expire),
         }
     }
-}
-
-#[derive(Serialize, ToSchema)]
-pub struct OneChannel {
-    name: String,
-    camera: String,
 }
 
 /// Every value of the configuration that counts.
@@ -525,18 +520,15 @@ pub async fn remove_destination(asked: Asked) -> Answer {
 #[utoipa::path(
     post, path = "/api/v1/channels", tag = "channels", request_body = NewChannel,
     responses(
-        (status = 201, description = "Added", body = OneChannel),
+        (status = 201, description = "Added", body = ChannelView),
         (status = 409, description = "Problem taken or conflict"),
         (status = 422, description = "Problem invalid"),
     )
 )]
 pub async fn add_channel(asked: Asked) -> Answer {
     let (name, said) = named(&asked, "name")?;
-    let loaded = change(&asked, Object::Channel(name.clone()), Change::Add(said)).await?;
-    let camera = loaded.config.channels.get(name.as_str()).map(|channel| channel.camera.to_string());
-    let location = format!("/api/v1/channels/{name}");
-    let told = OneChannel { name, camera: camera.unwrap_or_default() };
-    at(&location, (StatusCode::CREATED, Json(told)).into_response())
+    change(&asked, Object::Channel(name.clone()), Change::Add(said)).await?;
+    at(&format!("/api/v1/channels/{name}"), channels::show(&asked, &name, StatusCode::CREATED)?)
 }
 
 #[utoipa::path(
@@ -551,7 +543,17 @@ pub async fn add_channel(asked: Asked) -> Answer {
     )
 )]
 pub async fn remove_channel(asked: Asked) -> Answer {
-    remove(&asked, Object::Channel(asked.path("channel").to_owned())).await
+    let name = asked.path("channel").to_owned();
+    if asked.tag_to_match().is_none() {
+        return Err(Problem::precondition_required());
+    }
+    // A channel's tag counts what was on air, which every other change of it changes as well.
+    let stale = |expected| asked.state.channels.get(&name).is_some_and(|on_air| on_air.revision != expected);
+    if asked.if_match()?.is_some_and(stale) {
+        return Err(Problem::stale());
+    }
+    change(&asked, Object::Channel(name), Change::Remove(Expected::Any)).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn change(asked: &Asked, object: Object, change: Change) -> Result<Arc<Loaded>, Problem> {

@@ -1,7 +1,8 @@
 //! HLS at `/<camera>/index.m3u8` (RFC 8216), from the live ring's parts.
 //!
-//! A segment is the parts from an independent one up to the next, under the name of its first part. Nothing is kept
-//! here: the ring numbers segments and discontinuities, so that playlists agree with each other as parts come and go.
+//! A segment is the parts from an independent one up to the next. Nothing is kept here: the ring numbers segments and
+//! discontinuities, so that playlists agree with each other as parts come and go, and the directory numbers on where a
+//! path gets another stream, so that no name means two things while the process lives.
 //!
 //! What does not belong here: packaging (`media::cmaf`), HTTP and permission (`api`).
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use crate::live::{LiveStream, Placed};
+use crate::live::{LiveStream, Numbering, Placed};
 use crate::media::cmaf::Init;
 use crate::media::{VIDEO_CLOCK, time};
 
@@ -44,17 +45,17 @@ pub enum Answer {
     NotYet(u32),
 }
 
-/// Answers `file` (`index.m3u8`, `init-…mp4`, `seg-…m4s`) of a stream; waits a little for a camera that has just
-/// started.
-pub async fn answer(stream: &Arc<LiveStream>, file: &str) -> Answer {
+/// Answers `file` (`index.m3u8`, `init-…mp4`, `seg-…m4s`) of a stream at a path that numbers it like that; waits a
+/// little for a camera that has just started.
+pub async fn answer(stream: &Arc<LiveStream>, numbering: Numbering, file: &str) -> Answer {
     if file == "index.m3u8" {
-        let playlist = timeout(WAIT, first_playlist(stream)).await;
+        let playlist = timeout(WAIT, first_playlist(stream, numbering)).await;
         return playlist.ok().flatten().map_or(Answer::NotYet(RETRY_SECONDS), Answer::Playlist);
     }
     let (parts, _) = stream.placed_parts();
     let number = file.strip_prefix("seg-").and_then(|rest| rest.strip_suffix(".m4s"));
     if let Some(Ok(number)) = number.map(str::parse::<u64>) {
-        let segment = segments(&parts).into_iter().find(|segment| segment.name() == number);
+        let segment = segments(&parts).into_iter().find(|segment| segment.number(numbering) == number);
         return segment.map_or(Answer::Gone, |segment| Answer::Segment(segment.bytes()));
     }
     let init = parts.iter().map(|placed| &placed.part.init).find(|init| init_name(init) == file);
@@ -62,14 +63,14 @@ pub async fn answer(stream: &Arc<LiveStream>, file: &str) -> Answer {
 }
 
 /// The playlist, once there is a segment to show; `None` where the stream is closed.
-async fn first_playlist(stream: &Arc<LiveStream>) -> Option<String> {
+async fn first_playlist(stream: &Arc<LiveStream>, numbering: Numbering) -> Option<String> {
     let mut pushes = stream.subscribe();
     while !stream.is_closed() {
         pushes.borrow_and_update();
         let (parts, longest_90k) = stream.placed_parts();
         let segments = segments(&parts);
         if !segments.is_empty() {
-            return Some(playlist(&segments, longest_90k));
+            return Some(playlist(&segments, longest_90k, numbering));
         }
         pushes.changed().await.ok()?;
     }
@@ -92,8 +93,8 @@ impl Segment<'_> {
         &self.0[0]
     }
 
-    fn name(&self) -> u64 {
-        self.first().part.seq
+    fn number(&self, numbering: Numbering) -> u64 {
+        numbering.segment(self.first().segment)
     }
 
     fn duration_90k(&self) -> i64 {
@@ -113,7 +114,7 @@ fn init_name(init: &Init) -> String {
     format!("init-{:016x}.mp4", hasher.finish())
 }
 
-fn playlist(segments: &[Segment<'_>], longest_90k: i64) -> String {
+fn playlist(segments: &[Segment<'_>], longest_90k: i64, numbering: Numbering) -> String {
     let mut shown_90k = 0;
     let newest = segments.iter().rev().enumerate().take_while(|(at, segment)| {
         let wanted = *at < MIN_SEGMENTS || shown_90k < WINDOW_90K;
@@ -127,7 +128,8 @@ fn playlist(segments: &[Segment<'_>], longest_90k: i64) -> String {
     let mut text = format!(
         "#EXTM3U\n#EXT-X-VERSION:7\n#EXT-X-INDEPENDENT-SEGMENTS\n#EXT-X-TARGETDURATION:{target}\n\
          #EXT-X-MEDIA-SEQUENCE:{}\n#EXT-X-DISCONTINUITY-SEQUENCE:{}\n",
-        first.segment, first.discontinuity
+        numbering.segment(first.segment),
+        numbering.discontinuity(first.discontinuity)
     );
     let mut before: Option<&Placed> = None;
     for segment in shown {
@@ -141,7 +143,7 @@ fn playlist(segments: &[Segment<'_>], longest_90k: i64) -> String {
         let start = time::from_90k(first.part.start_90k);
         let _ = writeln!(text, "#EXT-X-PROGRAM-DATE-TIME:{start:.3}");
         let seconds = segment.duration_90k() as f64 / VIDEO_CLOCK as f64;
-        let _ = writeln!(text, "#EXTINF:{seconds:.5},\nseg-{}.m4s", segment.name());
+        let _ = writeln!(text, "#EXTINF:{seconds:.5},\nseg-{}.m4s", segment.number(numbering));
         before = Some(first);
     }
     text
@@ -150,6 +152,7 @@ fn playlist(segments: &[Segment<'_>], longest_90k: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::Directory;
     use crate::media::cmaf::Part;
     use crate::media::{Feed, VideoCodec, VideoParams};
 
@@ -183,8 +186,12 @@ mod tests {
         LiveStream::new("cam".into(), Feed::Main, 10_000_000)
     }
 
+    async fn at(stream: &Arc<LiveStream>, file: &str) -> Answer {
+        answer(stream, Numbering::default(), file).await
+    }
+
     async fn index(stream: &Arc<LiveStream>) -> String {
-        match answer(stream, "index.m3u8").await {
+        match at(stream, "index.m3u8").await {
             Answer::Playlist(text) => text,
             other => panic!("{other:?}"),
         }
@@ -222,10 +229,9 @@ mod tests {
             assert!(number - start <= 11, "{text}");
         }
         assert_eq!(sequence_of.len(), 99);
-        assert!(matches!(answer(&stream, "seg-0.m4s").await, Answer::Gone));
-        assert!(matches!(answer(&stream, "seg-396.m4s").await, Answer::Gone), "it is not finished");
-        assert!(matches!(answer(&stream, "seg-1.m4s").await, Answer::Gone));
-        let Answer::Segment(bytes) = answer(&stream, "seg-392.m4s").await else { panic!() };
+        assert!(matches!(at(&stream, "seg-0.m4s").await, Answer::Gone));
+        assert!(matches!(at(&stream, "seg-99.m4s").await, Answer::Gone), "it is not finished");
+        let Answer::Segment(bytes) = at(&stream, "seg-98.m4s").await else { panic!() };
         assert_eq!(bytes.concat(), b"<392>p<393>p<394>p<395>p");
     }
 
@@ -241,11 +247,46 @@ mod tests {
         let maps = values(&text, "#EXT-X-MAP:URI=\"");
         assert_eq!(maps.len(), 2);
         assert_eq!(text.lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count(), 1);
-        let Answer::Init(bytes) = answer(&stream, maps[1].trim_end_matches('"')).await else { panic!() };
+        let Answer::Init(bytes) = at(&stream, maps[1].trim_end_matches('"')).await else { panic!() };
         assert_eq!(bytes, "two");
         assert_eq!(values(&text, "#EXT-X-PROGRAM-DATE-TIME:")[1], "1970-01-01T00:00:01.000Z");
         for file in ["", "seg-.m4s", "seg-99999999999999999999999.m4s", "init-0.mp4", "../index.m3u8"] {
-            assert!(matches!(answer(&stream, file).await, Answer::Gone), "{file}");
+            assert!(matches!(at(&stream, file).await, Answer::Gone), "{file}");
+        }
+    }
+
+    /// A channel goes from one camera to another and back.
+    #[tokio::test]
+    async fn a_path_with_another_stream_counts_on_and_reuses_no_name() {
+        let (one, two) = (stream(), stream());
+        let inits = [init(b"one"), init(b"two")];
+        let directory = Directory::default();
+        let (mut known, mut counted) = (std::collections::BTreeSet::new(), (0, 0));
+        let mut pushed = 0;
+        for (take, on_air) in [&one, &two, &one, &two].into_iter().enumerate() {
+            if take == 2 {
+                directory.remove("channels/wall-1");
+            }
+            directory.insert("channels/wall-1", on_air.clone());
+            directory.insert("channels/wall-1", on_air.clone());
+            // Both cameras go on all the time; one of them has key pictures more often.
+            for _ in 0..40 {
+                one.push_part(part(pushed, 1, &inits[0], pushed.is_multiple_of(2)));
+                two.push_part(part(pushed, 1 + pushed / 30, &inits[1], pushed.is_multiple_of(5)));
+                pushed += 1;
+            }
+            let (stream, numbering) = directory.numbered("channels/wall-1").unwrap();
+            let Answer::Playlist(text) = answer(&stream, numbering, "index.m3u8").await else { panic!() };
+            let number = |tag| values(&text, tag)[0].parse::<u64>().unwrap();
+            let begins = (number("#EXT-X-MEDIA-SEQUENCE:"), number("#EXT-X-DISCONTINUITY-SEQUENCE:"));
+            assert!(take == 0 || (begins.0 > counted.0 && begins.1 > counted.1), "{begins:?} {counted:?}");
+            for name in text.lines().filter(|line| line.starts_with("seg-")) {
+                assert!(known.insert(name.to_owned()), "{name} means two things");
+                assert!(matches!(answer(&stream, numbering, name).await, Answer::Segment(_)));
+            }
+            let segments = text.lines().filter(|line| line.starts_with("seg-")).count() as u64;
+            let cuts = text.lines().filter(|line| *line == "#EXT-X-DISCONTINUITY").count() as u64;
+            counted = (begins.0 + segments - 1, begins.1 + cuts);
         }
     }
 
@@ -262,7 +303,7 @@ mod tests {
         });
         assert!(index(&stream).await.contains("seg-0.m4s"));
         stream.close();
-        assert!(matches!(answer(&stream, "index.m3u8").await, Answer::NotYet(_)));
+        assert!(matches!(at(&stream, "index.m3u8").await, Answer::NotYet(_)));
     }
 
     /// Key pictures 12 and 40 s apart.

@@ -1,4 +1,6 @@
-//! Showing cameras to others: RTSP and HLS, from the live rings, each reader at its own pace.
+//! Showing cameras to others: RTSP and HLS, from the live rings, each reader at its own pace; and what is on air.
 
+pub mod channels;
 pub mod hls;
 pub mod rtsp;
+pub mod viewers;

@@ -9,6 +9,9 @@ use super::{
 };
 use crate::alert::{Alert, Phase};
 
+/// Revisions of alerts that are held in the order in which they were stored: some 10 MB, and weeks of most boxes.
+pub const ALERTS_LOGGED: u64 = 10_000;
+
 /// Start in nanoseconds, id.
 type Key = (i64, String);
 
@@ -109,7 +112,7 @@ impl Store {
         also: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
     ) -> Result<Put, StoreError> {
         let body = serde_json::to_string(alert).map_err(|error| StoreError::Sqlite(unreadable(0, error)))?;
-        self.write(|db| {
+        let put = self.write(|db| {
             let stored: Option<(u32, String)> = db
                 .prepare_cached("SELECT revision, body FROM alerts WHERE id = ?1")?
                 .query_row([&alert.id], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -140,9 +143,14 @@ impl Store {
                     .execute((&alert.id, jpeg.as_ref()))?;
             }
             outbox::enqueue(db, alert, outbox)?;
+            log(db, &alert.id, &body)?;
             also(db)?;
             Ok(Put::New)
-        })
+        })?;
+        if matches!(put, Put::New) {
+            self.alert_logged.notify_one();
+        }
+        Ok(put)
     }
 
     pub fn alerts(&self, filter: &Filter) -> Result<Page<Alert>, StoreError> {
@@ -187,6 +195,41 @@ impl Store {
         })
     }
 
+    /// The revisions stored after number `after` and up to `until`, oldest first, each with its number. `None` for one
+    /// that cannot be read.
+    pub fn alert_log(
+        &self,
+        after: u64,
+        until: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Option<Alert>)>, StoreError> {
+        let number = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT body, seq FROM alert_log WHERE seq > ?1 AND seq <= ?2 ORDER BY seq LIMIT ?3",
+            )?
+            .query_map((number(after), number(until), limit as i64), |row| {
+                let read = alert(row).inspect_err(|error| tracing::error!("a revision of an alert: {error}"));
+                Ok((row.get::<_, i64>(1)?.unsigned_abs(), read.ok()))
+            })?
+            .collect()
+        })
+    }
+
+    /// The number of the newest revision; it is kept when the revision is forgotten.
+    pub fn alert_log_end(&self) -> Result<u64, StoreError> {
+        self.read(|db| {
+            let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'alert_log'";
+            let end: Option<i64> = db.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?;
+            Ok(end.unwrap_or(0).unsigned_abs())
+        })
+    }
+
+    /// Waits until this process has stored a revision since the last call. For one waiter.
+    pub async fn alert_logged(&self) {
+        self.alert_logged.notified().await;
+    }
+
     /// The JPEG with the boxes drawn.
     pub fn snapshot(&self, alert: &str) -> Result<Option<Bytes>, StoreError> {
         self.read(|db| {
@@ -195,6 +238,13 @@ impl Store {
                 .optional()
         })
     }
+}
+
+/// Appends a revision to the log, and drops the oldest.
+fn log(db: &Connection, alert: &str, body: &str) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO alert_log (alert, body) VALUES (?1, ?2)")?.execute((alert, body))?;
+    let oldest = db.last_insert_rowid() - ALERTS_LOGGED as i64;
+    db.prepare_cached("DELETE FROM alert_log WHERE seq <= ?1")?.execute([oldest]).map(drop)
 }
 
 fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {

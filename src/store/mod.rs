@@ -1,5 +1,5 @@
-//! `state.db`: alerts with their snapshots, the outbox, detections, people, tokens, sessions, the audit trail. SQLite, WAL, `synchronous = FULL`; one
-//! writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
+//! `state.db`: alerts with their snapshots, the outbox, detections, what is on air, people, tokens, sessions, the audit
+//! trail. SQLite, WAL, `synchronous = FULL`; one writer, readers beside it. Every call blocks: asynchronous callers go through `spawn_blocking`.
 //!
 //! What does not belong here: segments (`record` has its own index) and what any of it means.
 //!
@@ -13,6 +13,7 @@
 
 mod alerts;
 mod audit;
+mod channels;
 mod detections;
 mod outbox;
 mod page;
@@ -32,9 +33,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use tokio::sync::Notify;
 
 use crate::alert::Detection;
 use crate::alert::disposition::{Disposition, Reason};
+pub use alerts::ALERTS_LOGGED;
 pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken};
 pub use people::PeopleError;
 
@@ -49,6 +52,7 @@ pub struct Store {
     writer: Mutex<Writer>,
     readers: Vec<Mutex<Connection>>,
     turn: AtomicUsize,
+    alert_logged: Notify,
 }
 
 /// Behind one lock, so that the two never wait for each other inside SQLite.
@@ -154,6 +158,20 @@ pub struct DeadLetter {
     pub reason: String,
 }
 
+/// What is on air on a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChannelRow {
+    pub name: String,
+    pub camera: String,
+    /// The camera of the configuration when this one was put on air.
+    pub configured: String,
+    /// Counts changes, from 1.
+    pub revision: u64,
+    pub since: Timestamp,
+    /// `None`: the configuration.
+    pub who: Option<String>,
+}
+
 /// A token as it is kept: only its SHA-256.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenRow {
@@ -244,7 +262,7 @@ impl Store {
         };
         let (log, readers) = open().map_err(explain)?;
         let writer = Mutex::new(Writer { durable, log });
-        Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0) }))
+        Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0), alert_logged: Notify::new() }))
     }
 
     /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters, entries for

@@ -11,8 +11,12 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::{StoreError, explain};
 
 /// SQL that leads from schema n to n + 1; `user_version` counts those applied.
-pub const MIGRATIONS: [&str; 3] =
-    [include_str!("schema-1.sql"), include_str!("schema-2.sql"), include_str!("schema-4.sql")];
+pub const MIGRATIONS: [&str; 4] = [
+    include_str!("schema-1.sql"),
+    include_str!("schema-2.sql"),
+    include_str!("schema-3.sql"),
+    include_str!("schema-4.sql"),
+];
 
 /// Creates the folder and the empty file, readable by the daemon's user alone: SQLite gives its side files the mode
 /// of the database.

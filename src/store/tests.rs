@@ -393,6 +393,47 @@ fn tokens_of_the_first_schema_open_as_before() {
 }
 
 #[test]
+fn revisions_are_logged_in_their_order_and_the_newest_are_kept() {
+    let (folder, store) = store();
+    let logged = |after: u64, until: u64, limit: usize| -> Vec<(u64, String, u32)> {
+        let rows = store.alert_log(after, until, limit).unwrap();
+        let read = |(seq, alert): (u64, Option<Alert>)| alert.map(|alert| (seq, alert.id, alert.revision));
+        rows.into_iter().filter_map(read).collect()
+    };
+    assert_eq!(store.alert_log_end().unwrap(), 0);
+    for (n, revision) in [(1, 1), (2, 1), (1, 2)] {
+        let revision = Alert { revision, phase: Phase::Ended, ended_at: Some(at(9)), ..alert(n, "gate-1") };
+        store.put_alert(&revision, None, &[]).unwrap();
+        // The same again is no other revision.
+        store.put_alert(&revision, None, &[]).unwrap();
+    }
+    let (one, two) = ("01J00001".to_owned(), "01J00002".to_owned());
+    assert_eq!(logged(0, u64::MAX, 10), [(1, one.clone(), 1), (2, two.clone(), 1), (3, one.clone(), 2)]);
+    assert_eq!(logged(1, 2, 10), [(2, two.clone(), 1)]);
+    assert_eq!(logged(1, u64::MAX, 1), [(2, two, 1)]);
+    // Another process, and one that cannot be read.
+    let other = Store::open(folder.path()).unwrap();
+    other.put_alert(&Alert { revision: 3, ..alert(1, "gate-1") }, None, &[]).unwrap();
+    other.write(|db| db.execute("UPDATE alert_log SET body = '{' WHERE seq = 3", []).map(drop)).unwrap();
+    let unreadable = store.alert_log(2, u64::MAX, 10).unwrap();
+    assert_eq!(
+        unreadable.iter().map(|(seq, alert)| (*seq, alert.is_some())).collect::<Vec<_>>(),
+        [(3, false), (4, true)]
+    );
+    // What is forgotten is forgotten here, too, and no number comes twice.
+    other.write(|db| db.execute("DELETE FROM alerts", []).map(drop)).unwrap();
+    assert_eq!((logged(0, u64::MAX, 10).len(), store.alert_log_end().unwrap()), (0, 4));
+    store.put_alert(&alert(3, "gate-1"), None, &[]).unwrap();
+    let far = "UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'alert_log'";
+    store.write(|db| db.execute(far, [ALERTS_LOGGED as i64 + 3]).map(drop)).unwrap();
+    let numbers = || logged(0, u64::MAX, 10).into_iter().map(|(seq, ..)| seq).collect::<Vec<_>>();
+    store.put_alert(&alert(4, "gate-1"), None, &[]).unwrap();
+    assert_eq!(numbers(), [5, ALERTS_LOGGED + 4]);
+    store.put_alert(&alert(5, "gate-1"), None, &[]).unwrap();
+    assert_eq!(numbers(), [ALERTS_LOGGED + 4, ALERTS_LOGGED + 5]);
+}
+
+#[test]
 fn two_processes_write_at_the_same_time() {
     let (folder, store) = store();
     let other = Store::open(folder.path()).unwrap();
