@@ -197,6 +197,9 @@ async fn verifying_tells_where_the_trail_begins_and_makes_nothing() {
         (&told["oldest"]["seq"], &told["pruned"], &told["broken"]),
         (&json!(1), &Value::Null, &Value::Null)
     );
+    let (_, _, cookie) = sign_in(&daemon, "boss", PASSWORD).await;
+    let state: Value = get(&daemon, "/api/v1/audit/state", &cookie).await.json().await.unwrap();
+    assert_eq!((&state["oldest"]["seq"], &state["newest"]), (&json!(1), &json!(2)), "{state}");
     let store = Store::open(data.path()).unwrap();
     store.prune_audit(Timestamp::now()).unwrap();
     drop(store);

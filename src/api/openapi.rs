@@ -60,6 +60,7 @@ use super::{media, people, problem, rest, session, settings, transitions};
         people::add_token,
         people::revoke_token,
         people::audit,
+        people::audit_state,
         settings::config,
         settings::camera,
         settings::add_camera,

@@ -58,7 +58,7 @@ pub struct AuditFilter {
 }
 
 /// What a walk along the chain has found.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct AuditState {
     pub rows: u64,
     /// The newest row's number and hash in hex. Kept elsewhere, they prove later that nothing was cut off.
@@ -71,24 +71,30 @@ pub struct AuditState {
     pub broken: Option<Broken>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = OldestAuditRow)]
 pub struct Oldest {
     pub seq: i64,
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
 }
 
 /// The last row that retention has taken, as the trail tells it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = PrunedAuditRows)]
 pub struct Pruned {
     pub seq: i64,
     /// When it was written.
+    #[schema(value_type = String, format = DateTime)]
     pub written: Timestamp,
     /// When it was taken.
+    #[schema(value_type = String, format = DateTime)]
     pub taken: Timestamp,
 }
 
 /// The first row that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = BrokenAuditRow)]
 pub struct Broken {
     pub seq: i64,
     pub why: &'static str,
