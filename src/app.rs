@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +31,7 @@ use crate::live::{Budget, Directory};
 use crate::net::connections::Connections;
 use crate::net::listener::Listener;
 use crate::net::tls::Tls;
+use crate::owner;
 use crate::record::Ring;
 use crate::relay::channels::Channels;
 use crate::relay::rtsp;
@@ -47,6 +47,12 @@ const SAME_STOP: Duration = Duration::from_secs(1);
 
 /// From SIGTERM to the end. systemd's own patience (`TimeoutStopSec`) is longer.
 const STOP_WITHIN: Duration = Duration::from_secs(9);
+
+/// What `state.db` holds alone, without its write-ahead log, is no older than this.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
+/// The health state of the audit trail's chain.
+const TRAIL: &str = "store/audit-trail";
 
 /// How long detections and ended alerts are remembered.
 const DETECTIONS_KEPT: Duration = Duration::from_secs(30 * 86_400);
@@ -115,10 +121,8 @@ impl App {
     async fn start(file: &Path, loaded: Loaded) -> anyhow::Result<(App, mpsc::Receiver<settings::Request>)> {
         let health = Health::default();
         let config = loaded.config.clone();
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o750)
-            .create(&config.data)
+        owner::make_folders(&config.data, 0o750)
+            .map_err(|error| owner::explain(&config.data, error))
             .with_context(|| format!("data = {:?} cannot be made", config.data))?;
         // The ring first: it holds the lock on the data folder.
         let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
@@ -131,7 +135,10 @@ impl App {
         }
 
         let access = Access::new(store.clone(), &config, health.clone());
-        if let Some(token) = access.open_setup()? {
+        // Whoever lost the people of a box with recordings must not find it open to the next who comes.
+        if !keep_state(&store, &health)
+            && let Some(token) = access.open_setup()?
+        {
             // The one secret that is ever logged: it is void once there is an administrator, and after a day.
             tracing::warn!(
                 "there is no administrator yet: make one at {} with this set-up token: {token}",
@@ -179,7 +186,8 @@ impl App {
         let api = tokio::spawn(api::serve(api_listener, shared, api_stop.clone()));
 
         let mut chores = vec![
-            tokio::spawn(forget_old(store.clone(), settings.clone())),
+            tokio::spawn(forget_old(store.clone(), settings.clone(), health.clone())),
+            tokio::spawn(keep_state_often(store.clone(), health.clone())),
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
         chores.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
@@ -451,19 +459,73 @@ async fn bind(section: &str, key: &str, at: SocketAddr) -> anyhow::Result<TcpLis
 }
 
 /// Keeps `state.db` from growing for ever.
-async fn forget_old(store: Arc<Store>, settings: Settings) {
+async fn forget_old(store: Arc<Store>, settings: Settings, health: Health) {
     let mut hourly = tokio::time::interval(Duration::from_secs(3600));
     loop {
         hourly.tick().await;
         let store = store.clone();
         let audited = jiff::Timestamp::now().checked_sub(settings.config().audit.retention);
         let done = tokio::task::spawn_blocking(move || {
-            store.forget(DETECTIONS_KEPT, ALERTS_KEPT)?;
-            audited.map_or(Ok(()), |until| store.prune_audit(until))
+            let forgotten = store.forget(DETECTIONS_KEPT, ALERTS_KEPT);
+            let forgotten = forgotten.and_then(|()| audited.map_or(Ok(()), |until| store.prune_audit(until)));
+            forgotten.and_then(|()| store.verify_audit())
         })
         .await;
-        if let Ok(Err(error)) = done {
-            tracing::warn!("what is old is not forgotten: {error}");
+        match done {
+            Ok(Ok(trail)) => match trail.broken {
+                None => health.ok(TRAIL),
+                Some(broken) => {
+                    let message = format!(
+                        "the audit trail is broken at row {}: {}; see `liuta audit verify`, and compare with a backup",
+                        broken.seq, broken.why
+                    );
+                    health.set(TRAIL, Severity::Degraded, message);
+                }
+            },
+            Ok(Err(error)) => tracing::warn!("what is old is not forgotten: {error}"),
+            Err(error) => tracing::error!("what is old is not forgotten: {error}"),
+        }
+    }
+}
+
+async fn keep_state_often(store: Arc<Store>, health: Health) {
+    let mut due = tokio::time::interval(CHECKPOINT_EVERY);
+    loop {
+        due.tick().await;
+        let (store, health) = (store.clone(), health.clone());
+        let kept = tokio::task::spawn_blocking(move || keep_state(&store, &health)).await;
+        if let Err(error) = kept {
+            tracing::error!("state.db is not looked after: {error}");
+        }
+    }
+}
+
+/// Keeps `state.db` whole by itself, and notices where it is not the one that was here before: then true.
+fn keep_state(store: &Store, health: &Health) -> bool {
+    match store.checkpoint() {
+        Ok(()) => health.ok("store/checkpoint"),
+        Err(error) => {
+            let message = format!("what was written lately lies in state.db-wal alone: {error}");
+            health.set("store/checkpoint", Severity::Degraded, message);
+        }
+    }
+    match store.has_lost_its_people() {
+        Ok(false) => {
+            health.ok("store");
+            false
+        }
+        Ok(true) => {
+            let message = "state.db has no administrator, and there was one: the file or its state.db-wal was lost or \
+                           replaced, and with it people, tokens, alerts and the audit trail. Stop liuta and put a \
+                           backup in its place; or begin anew: `liuta user add NAME --role admin`, or delete \
+                           set-up-done beside it and start again for a set-up token";
+            // No restart would help, so that the box has not failed as a whole.
+            health.set("store", Severity::Degraded, message);
+            true
+        }
+        Err(error) => {
+            tracing::warn!("whether state.db is whole cannot be told: {error}");
+            false
         }
     }
 }

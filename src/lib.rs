@@ -6,7 +6,7 @@
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
 //! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis`, `settings` → `camera` →
-//! {`vision`, `alert`, `record`} → {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`}.
+//! {`vision`, `alert`, `record`} → {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`} → `owner`.
 //! `tests/structure.rs` holds this.
 
 pub mod access;
@@ -26,6 +26,7 @@ pub mod live;
 pub mod log;
 pub mod media;
 pub mod net;
+pub mod owner;
 pub mod record;
 pub mod relay;
 pub mod settings;

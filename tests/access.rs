@@ -128,6 +128,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("POST /api/v1/tokens", "as", ""),
     ("DELETE /api/v1/tokens/{id}", "as", ""),
     ("GET /api/v1/audit", "as", ""),
+    ("GET /api/v1/audit/state", "as", ""),
     ("GET /api/v1/config", "as", ""),
     ("GET /api/v1/cameras", "mvoakls", ""),
     ("POST /api/v1/cameras", "as", ""),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::camera::{Camera, Mount};
+use common::disk::SmallDisk;
 use common::{Daemon, config_head, free_address, rendered, until};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -142,16 +143,12 @@ async fn a_missing_or_misshapen_model_is_told_and_recording_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_recording_comes_back_by_itself() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: mounting a small disk needs root");
-        return;
-    }
-    let disk = SmallDisk::mount(96);
+    let Some(disk) = SmallDisk::mount(96) else { return };
     let camera = Camera::start(&[Mount::clip("gate", &rendered("gate-1.mp4"))]);
     let folder = Arc::new(tempfile::tempdir().unwrap());
     let (http, rtsp) = (free_address(), free_address());
     let config = config_head(folder.path(), http, rtsp)
-        .replace(&format!("{:?}", folder.path().join("data")), &format!("{:?}", disk.0.path()))
+        .replace(&format!("{:?}", folder.path().join("data")), &format!("{:?}", disk.path()))
         + &format!(
             "[record]\nmin_free = \"16MB\"\n[vision]\nenabled = false\n[cameras.gate]\nurl = \"{}\"\n",
             camera.url("gate")
@@ -161,12 +158,7 @@ async fn a_full_disk_is_told_and_recording_comes_back_by_itself() {
     let label = ["camera=\"gate\""];
     daemon.until_metric(MINUTE, "liuta_recorded_access_units_total", &label, 50.0).await;
 
-    // Somebody else fills the disk to the last byte.
-    let hog = disk.0.path().join("hog");
-    let _ = Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "status=none"])
-        .arg(format!("of={}", hog.display()))
-        .status();
+    let hog = disk.fill();
     until(MINUTE, "a health alarm of the ring", async || {
         let health = daemon.health().await;
         health["states"]
@@ -182,26 +174,6 @@ async fn a_full_disk_is_told_and_recording_comes_back_by_itself() {
     let before = daemon.metric("liuta_recorded_access_units_total", &label).await;
     daemon.until_metric(2 * MINUTE, "liuta_recorded_access_units_total", &label, before + 50.0).await;
     assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
-}
-
-/// A file system of so many megabytes, in memory.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> SmallDisk {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={megabytes}m");
-        common::run(
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "liuta-test"]).arg(folder.path()),
-        );
-        SmallDisk(folder)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["-l"]).arg(self.0.path()).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Modules from the top to the bottom: each may use those on later lines only, and nothing on its own line.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["cli"],
     &["app", "demo"],
     &["api", "simulate"],
@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 11] = [
     &["live", "store", "net"],
     &["alert", "log"],
     &["media", "config", "health"],
+    &["owner"],
 ];
 
 /// Uses beside their layer, each with its reason.

@@ -27,6 +27,8 @@ const LONGEST_NAME: usize = 256;
 pub struct Opened {
     pub value: String,
     pub person: Person,
+    /// False where it lies in memory alone, since the disk is full.
+    pub kept: bool,
 }
 
 /// Why somebody is not let in, or something about people is not changed.
@@ -126,15 +128,24 @@ impl Access {
         let life = SignedDuration::try_from(LIFE).unwrap_or(SignedDuration::ZERO);
         let session =
             SessionRow { sha256: hash(&value), person, token, opened: now, seen: now, expires: now + life };
-        self.kept()?.0.open_session(&session, &entry(by, Event::SignIn, "session", detail))?;
-        let person = self.ask(&Proof::Session(session.sha256))?;
-        Ok(Opened { value, person })
+        let proof = Proof::Session(session.sha256);
+        let kept = match self.kept()?.0.open_session(&session, &entry(by, Event::SignIn, "session", detail)) {
+            Ok(()) => true,
+            Err(full @ StoreError::Full(_)) => {
+                self.open_in_memory(session, by, detail, full)?;
+                false
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let person = self.ask(&proof)?;
+        Ok(Opened { value, person, kept })
     }
 
     /// Ends the session of this cookie, if there is one.
     pub async fn sign_out(&self, value: &str, by: By) -> Result<(), Refused> {
         let Ok(hash) = presented(value) else { return Ok(()) };
         self.blocking(move |access| {
+            access.stopgaps().remove(&hash);
             access.kept()?.0.close_session(&hash, &entry(&by, Event::SignOut, "session", ""))?;
             access.forget();
             Ok(())

@@ -55,6 +55,7 @@ pub struct Asked {
     pub person: Option<Person>,
     pub headers: HeaderMap,
     pub peer: Peer,
+    method: Method,
     /// Read for methods that write, up to [`super::MAX_BODY`].
     pub body: Bytes,
     path: Vec<(String, String)>,
@@ -128,8 +129,16 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     if let (Some(place), Ok(_), true) = (parts.extensions.get::<Place>(), &person, signed_in) {
         place.is_known();
     }
-    let mut asked =
-        Asked { state, person: None, headers: parts.headers, peer, body: Bytes::new(), path, query };
+    let mut asked = Asked {
+        state,
+        person: None,
+        headers: parts.headers,
+        peer,
+        method: parts.method.clone(),
+        body: Bytes::new(),
+        path,
+        query,
+    };
     let (action, camera) = match need {
         Need::Nothing => {
             asked.person = person.ok();
@@ -335,9 +344,24 @@ impl Asked {
         .await
     }
 
+    /// Writes down that a recording is about to leave the box, like [`note`](Self::note).
+    pub async fn note_export(&self, camera: &str, detail: String) -> Result<(), Problem> {
+        let (by, object) = (self.by(), format!("camera/{camera}"));
+        self.ask(move |state| match state.access.audit() {
+            Some(audit) => audit.export(&by, &object, &detail),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    /// Whether only the headers of an answer are asked for: nothing is watched or taken then.
+    pub fn is_for_headers(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
     /// Writes down that a camera's pictures are watched, piece by piece. Never waits.
-    pub fn note_watching(&self, camera: &str, how: &'static str) {
-        if let Some(audit) = self.state.access.audit() {
+    pub fn note_watching(&self, camera: &str, how: &str) {
+        if let Some(audit) = self.state.access.audit().filter(|_| !self.is_for_headers()) {
             audit.watch_pieces(&self.by(), &format!("camera/{camera}"), how);
         }
     }

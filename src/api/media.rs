@@ -14,7 +14,6 @@ use utoipa::ToSchema;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
-use crate::access::audit::Event;
 use crate::access::{Action, Denied};
 use crate::record::{GapCause, MAX_EXPORT, Stretch};
 use crate::relay::hls;
@@ -232,7 +231,7 @@ pub async fn get(asked: Asked) -> Answer {
     };
     let end = start.checked_add(SignedDuration::from_secs_f64(seconds));
     let end = end.map_err(|_| Problem::bad_request("start: too far in the future"))?;
-    export(&asked, Action::Recordings, camera, start..end).await
+    export(&asked, Action::Recordings, camera, start..end, None).await
 }
 
 #[utoipa::path(
@@ -244,16 +243,29 @@ pub async fn get(asked: Asked) -> Answer {
 )]
 pub async fn clip(asked: Asked) -> Answer {
     let alert = super::rest::the_alert(&asked, Action::Alerts).await?;
-    export(&asked, Action::Alerts, alert.camera.to_string(), alert.evidence_start..alert.evidence_end).await
+    let range = alert.evidence_start..alert.evidence_end;
+    export(&asked, Action::Alerts, alert.camera.to_string(), range, Some(&alert.id)).await
 }
 
-/// A recording as a download, for as long as whoever asks may `action`.
-async fn export(asked: &Asked, action: Action, camera: String, range: Range<Timestamp>) -> Answer {
+/// A recording as a download, for as long as whoever asks may `action`; of an alert, where it is its evidence.
+async fn export(
+    asked: &Asked,
+    action: Action,
+    camera: String,
+    range: Range<Timestamp>,
+    alert: Option<&str>,
+) -> Answer {
     let standing = asked.standing(action, Some(&camera)).ok_or(Denied::SignIn)?;
-    asked
-        .note(Event::Export, format!("camera/{camera}"), format!("{} to {}", range.start, range.end))
-        .await?;
     let name = format!("{camera}_{}.mp4", range.start.strftime("%Y%m%dT%H%M%SZ"));
+    if asked.is_for_headers() {
+        let listed = asked.ask(move |state| state.ring.list(&camera, range)).await?;
+        if !listed.iter().any(|stretch| matches!(stretch, Stretch::Recorded { .. })) {
+            return Err(Problem::not_found("nothing is recorded in that range"));
+        }
+        return Ok(download(&name, Body::empty()));
+    }
+    let of_alert = alert.map_or(String::new(), |alert| format!(", of alert {alert}"));
+    asked.note_export(&camera, format!("{} to {}{of_alert}", range.start, range.end)).await?;
     let mut chunks = asked.ask(move |state| state.ring.export(&camera, range)).await?;
     // What fails at once is still an answer; later it can only be a cut.
     let first = match tokio::time::timeout(EXPORT_PATIENCE, chunks.recv()).await {
@@ -274,12 +286,16 @@ async fn export(asked: &Asked, action: Action, camera: String, range: Range<Time
         chunks.poll_recv(cx).map_err(axum::BoxError::from)
     });
     let whole = futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest);
-    let mut response = typed("video/mp4", Body::from_stream(whole));
+    Ok(download(&name, Body::from_stream(whole)))
+}
+
+fn download(name: &str, body: Body) -> Response {
+    let mut response = typed("video/mp4", body);
     // Ids and times hold nothing that would need escaping.
     if let Ok(disposition) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
         response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
     }
-    Ok(response)
+    response
 }
 
 /// The camera of `?path=…`. One that is no longer configured may still have a past, so only the form is judged.

@@ -99,6 +99,7 @@ pub fn routes() -> Routes {
         .on(Method::POST, "/api/v1/tokens", Need::Action(Configure), people::add_token)
         .on(Method::DELETE, "/api/v1/tokens/{id}", Need::Action(Configure), people::revoke_token)
         .get("/api/v1/audit", Need::Action(Configure), people::audit)
+        .get("/api/v1/audit/state", Need::Action(Configure), people::audit_state)
         .get("/api/v1/config", Need::Action(Configure), settings::config)
         .get("/api/v1/cameras", Need::Action(Live), rest::cameras)
         .on(Method::POST, "/api/v1/cameras", Need::Action(Configure), settings::add_camera)

@@ -67,6 +67,7 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         people::add_token,
         people::revoke_token,
         people::audit,
+        people::audit_state,
         settings::config,
         settings::camera,
         settings::add_camera,

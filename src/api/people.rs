@@ -14,7 +14,7 @@ use super::session::StreamKey;
 use crate::access::people::{Account, Change, NewPerson};
 use crate::access::{Action, NewToken, Role, Token};
 use crate::config::Secret;
-use crate::store::{AuditFilter, AuditRow, Page};
+use crate::store::{AuditFilter, AuditRow, AuditState, Page};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -238,4 +238,12 @@ pub async fn audit(asked: Asked) -> Answer {
     let page = filter(&asked)?;
     let filter = AuditFilter { who: given("who"), action: given("action"), object: given("object"), page };
     Ok(Json(asked.ask(move |state| state.store.audit(&filter)).await?).into_response())
+}
+
+#[utoipa::path(
+    get, path = "/api/v1/audit/state", tag = "audit",
+    responses((status = 200, description = "The trail's whole chain, walked along now", body = AuditState))
+)]
+pub async fn audit_state(asked: Asked) -> Answer {
+    Ok(Json(asked.ask(|state| state.store.verify_audit()).await?).into_response())
 }

@@ -226,6 +226,12 @@ impl From<StoreError> for Problem {
             return Problem::bad_request(error.to_string());
         }
         tracing::error!("api: {error}");
+        if let StoreError::Full(_) = error {
+            return Problem::unavailable(
+                "the box's disk is full, and nothing can be written down: make room on it",
+                30,
+            );
+        }
         Problem::internal("the box's database does not answer; its log says why")
     }
 }

@@ -227,6 +227,7 @@ pub async fn alert(asked: Asked) -> Answer {
 )]
 pub async fn snapshot(asked: Asked) -> Answer {
     let alert = the_alert(&asked, Action::Alerts).await?;
+    asked.note_watching(&alert.camera, &format!("the picture of alert {}", alert.id));
     match asked.ask(move |state| state.store.snapshot(&alert.id)).await? {
         Some(jpeg) => Ok(typed("image/jpeg", jpeg)),
         None => Err(Problem::not_found("this alert has no picture")),

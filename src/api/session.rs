@@ -49,6 +49,8 @@ pub struct NewPassword {
 pub struct SignedIn {
     name: String,
     role: Role,
+    /// False where the session lies in memory alone, since the box's disk is full: it ends after 2 h, or with the daemon.
+    kept: bool,
 }
 
 /// Who the box takes the client for, and what they may do.
@@ -205,7 +207,7 @@ fn own_name(asked: &Asked) -> Result<String, Problem> {
 }
 
 fn signed_in(asked: &Asked, status: StatusCode, opened: Opened) -> Answer {
-    let told = SignedIn { name: opened.person.name, role: opened.person.role };
+    let told = SignedIn { name: opened.person.name, role: opened.person.role, kept: opened.kept };
     with_cookie(asked, Some(&opened.value), (status, Json(told)).into_response())
 }
 

@@ -10,7 +10,7 @@ mod people;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use crate::config::loaded::Loaded;
 use crate::config::reader::Setting;
 use crate::config::{self, Config};
 use crate::simulate;
+use crate::store::Store;
 use crate::vision::model::{self, FileState};
 use crate::{app, demo, hw, log, record};
 
@@ -97,6 +98,14 @@ enum Command {
         #[command(subcommand)]
         what: people::Token,
     },
+    /// Copy state.db (people, tokens, alerts, the audit trail) into a new file, while the daemon runs
+    Backup {
+        /// Must not be there yet; readable by its user alone
+        #[arg(value_name = "NEW-FILE")]
+        to: PathBuf,
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
     /// Who did what
     Audit {
         #[command(subcommand)]
@@ -169,6 +178,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Models { what } => models::run(what),
         Command::User { what } => people::user(what),
         Command::Token { what } => people::token(what),
+        Command::Backup { to, config } => backup(&to, &config),
         Command::Audit { what } => people::audit(what),
     };
     match result {
@@ -209,6 +219,17 @@ fn check(file: PathBuf, show: bool, json: bool) -> anyhow::Result<()> {
         say!("{}: {} cameras, nothing wrong", file.display(), config.cameras.len());
         say!("{estimate}");
     }
+    Ok(())
+}
+
+fn backup(to: &Path, file: &Path) -> anyhow::Result<()> {
+    let config = config::file::load(file)?.config;
+    Store::open_existing(&config.data)?.back_up(to)?;
+    say!(
+        "{} is written; with {} it is what the box knows",
+        to.display(),
+        config.data.join("conf.d").display()
+    );
     Ok(())
 }
 

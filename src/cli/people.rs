@@ -212,15 +212,32 @@ pub fn token(what: Token) -> anyhow::Result<()> {
 pub fn audit(what: Audit) -> anyhow::Result<()> {
     let Audit::Verify { common } = what;
     let config = config::file::load(&common.config)?.config;
-    let state = Store::open(&config.data)?.verify_audit()?;
+    let state = Store::open_existing(&config.data)?.verify_audit()?;
     print(&common, &serde_json::json!(state), || {
         if state.broken.is_none() {
+            let oldest =
+                state.oldest.as_ref().map(|row| format!("; the oldest is {} of {:.0}", row.seq, row.at));
+            let oldest = oldest.unwrap_or_default();
             println!(
-                "{} rows, whole; the newest is {} with the hash {}",
+                "{} rows, whole{oldest}; the newest is {} with the hash {}",
                 state.rows, state.newest, state.hash
             );
         }
     });
+    if let Some(pruned) = &state.pruned {
+        let age = pruned.taken.duration_since(pruned.written).unsigned_abs();
+        if age < config.audit.retention {
+            let days = |time: std::time::Duration| time.as_secs_f64() / 86_400.0;
+            eprintln!(
+                "row {} and all before it were forgotten on {:.0}, when they were {:.1} days old, and [audit] retention \
+                 is {:.1} days: it was shorter then, or somebody has cut the trail",
+                pruned.seq,
+                pruned.taken,
+                days(age),
+                days(config.audit.retention)
+            );
+        }
+    }
     match state.broken {
         None => Ok(()),
         Some(broken) => anyhow::bail!("the audit trail is broken at row {}: {}", broken.seq, broken.why),

@@ -10,7 +10,7 @@
 
 use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -18,6 +18,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use toml::{Spanned, Table, Value};
 
 use super::reader::{Problem, Problems, Source};
+use crate::owner;
 
 /// Below the data folder.
 pub const FOLDER: &str = "conf.d";
@@ -162,11 +163,12 @@ pub fn write(before: &[Layer], after: &[Layer]) -> Result<(), WriteError> {
 
 fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    owner::make_folders(folder, 0o700)?;
     let fresh = folder.join(format!(".{API_FILE}.new"));
     // Of a write that was cut off.
     let _ = std::fs::remove_file(&fresh);
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+    owner::hand_over(&fresh);
     let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     if let Err(error) = written.and_then(|()| std::fs::rename(&fresh, path)) {
         let _ = std::fs::remove_file(&fresh);

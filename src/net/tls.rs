@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::config::Config;
 use crate::config::certificate::{Pair, PemFiles};
 use crate::health::{CertificateLabel, Health, Severity};
+use crate::owner;
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -254,11 +255,7 @@ fn make(files: &PemFiles, names: &[String]) -> anyhow::Result<()> {
     params.not_after = system_time(now + OWN_LASTS).into();
     let certificate = params.self_signed(&key)?;
     if let Some(folder) = files.key.parent() {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .with_context(|| format!("{}", folder.display()))?;
+        owner::make_folders(folder, 0o700).with_context(|| format!("{}", folder.display()))?;
     }
     write(&files.key, &key.serialize_pem(), 0o600)?;
     write(&files.cert, &certificate.pem(), 0o644)
@@ -280,6 +277,7 @@ fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
         }
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
         file.write_all(text.as_bytes())?;
+        owner::hand_over(&draft);
         file.sync_all()?;
         fs::rename(&draft, path)
     };

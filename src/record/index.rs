@@ -210,6 +210,7 @@ fn connect(path: &Path) -> std::result::Result<Connection, RecordError> {
     // SQLite gives its side files the mode of the database.
     let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
     file.map_err(RecordError::io(path))?;
+    crate::owner::hand_over(path);
     let db = Connection::open(path)?;
     let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if found > SCHEMA {

@@ -58,13 +58,13 @@ struct Keeper<'a> {
     limited: Option<Instant>,
     /// When footage was last removed because the volume was short of space.
     freed: Option<Instant>,
-    /// Bytes that could not be made free then.
-    unmet: u64,
+    /// What could not be made room for then.
+    unmet: Option<String>,
 }
 
 impl Keeper<'_> {
     fn new(shared: &Shared) -> Keeper<'_> {
-        Keeper { shared, retained: None, limited: None, freed: None, unmet: 0 }
+        Keeper { shared, retained: None, limited: None, freed: None, unmet: None }
     }
 
     fn sync(&mut self) {
@@ -144,8 +144,13 @@ impl Keeper<'_> {
                 evidence_sacrificed |= !doomed.is_empty();
             }
             if doomed.is_empty() {
-                self.unmet = if settling { need.max(self.unmet) } else { need };
-                self.tell(self.unmet, evidence_sacrificed, ring_end, now)?;
+                if need > 0 {
+                    let wanted = Wanted { over, short, at_least: min_free + ahead };
+                    self.unmet = Some(wanted.told(&shared.recordings));
+                } else if !settling {
+                    self.unmet = None;
+                }
+                self.tell(evidence_sacrificed, ring_end, now)?;
                 break;
             }
             if short > 0 {
@@ -185,7 +190,7 @@ impl Keeper<'_> {
         if refused { remove_rows() } else { Ok(()) }
     }
 
-    fn tell(&mut self, need: u64, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
+    fn tell(&mut self, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
         let settings = self.shared.settings();
         let promised = settings.retention.as_secs_f64() / 3600.0;
         let recently = self.limited.is_some_and(|at| at.elapsed() < Duration::from_secs(3600));
@@ -197,23 +202,62 @@ impl Keeper<'_> {
                  record.min_free, add a disk, or lower record.retention"
             )
         });
-        let pinned = (need > 0).then(|| {
-            let gone = if sacrificed { "; the oldest evidence has been removed to go on recording" } else { "" };
-            format!(
-                "everything that is left is pinned evidence or still being written, and {} MB too many are in use{gone}: \
-                 add a disk, raise record.max_size, lower record.min_free, or shorten record.evidence_retention",
-                need.div_ceil(1_000_000)
-            )
+        let pinned = self.unmet.as_ref().map(|unmet| {
+            let gone =
+                if sacrificed { "; the oldest evidence has been removed to go on recording" } else { "" };
+            format!("{unmet}, and all recordings that are left are evidence or still being written{gone}")
         });
         self.shared.alarms.limits(short, pinned);
         Ok(())
     }
 }
 
+/// Room that retention could not make.
+struct Wanted {
+    /// Bytes beyond `record.max_size`.
+    over: u64,
+    /// Bytes that the volume lacks.
+    short: u64,
+    /// Bytes that should be free on the volume.
+    at_least: u64,
+}
+
+impl Wanted {
+    /// For people: what is the matter, and what to do.
+    fn told(&self, recordings: &Path) -> String {
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        if self.over >= self.short {
+            return format!(
+                "recordings take {} MB more than record.max_size: raise it, or shorten record.evidence_retention",
+                megabytes(self.over)
+            );
+        }
+        let (at, wanted) = (recordings.display(), megabytes(self.at_least));
+        let (free, total) = room(recordings).unwrap_or_default();
+        if total < self.at_least {
+            return format!(
+                "the disk of {at} has {} MB in all, and {wanted} MB are to be free (record.min_free, and what the next \
+                 seconds bring): use a larger one, or lower record.min_free",
+                megabytes(total)
+            );
+        }
+        format!(
+            "the disk of {at} has {} MB free, and {wanted} MB are to be (record.min_free, and what the next seconds \
+             bring): remove what is not liuta's, add a disk, lower record.min_free, or shorten record.evidence_retention",
+            megabytes(free)
+        )
+    }
+}
+
 /// Bytes that an unprivileged process may still write on the volume of `path`.
 pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    room(path).map(|(free, _)| free)
+}
+
+/// The same, and the volume's size.
+fn room(path: &Path) -> Option<(u64, u64)> {
     let volume = rustix::fs::statvfs(path).ok()?;
-    Some(volume.f_bavail * volume.f_frsize)
+    Some((volume.f_bavail * volume.f_frsize, volume.f_blocks * volume.f_frsize))
 }
 
 /// What [`estimate`] says, in bytes.
@@ -333,6 +377,17 @@ mod tests {
         assert_eq!(left(&ring), (9, 9), "what was removed has had no time to show");
         keeper.retain(true, Some(0)).unwrap();
         assert_eq!(left(&ring), (8, 8), "a refused write does not wait");
+    }
+
+    #[test]
+    fn what_cannot_be_made_room_for_is_told_by_the_disks_own_measure() {
+        let data = tempfile::tempdir().unwrap();
+        let (free, total) = room(data.path()).unwrap();
+        let told = |over, short, at_least| Wanted { over, short, at_least }.told(data.path());
+        assert!(told(72_000_000, 0, 64 << 20).starts_with("recordings take 72 MB more than record.max_size"));
+        let larger = told(0, total, total + 1);
+        assert!(larger.contains(&format!("has {} MB in all", total.div_ceil(1_000_000))), "{larger}");
+        assert!(told(0, 1, free / 2).contains(" MB free, and "));
     }
 
     #[test]

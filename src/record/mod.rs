@@ -52,6 +52,7 @@ use crate::config::{self, Id};
 use crate::health::{CameraCause, Health};
 use crate::media::cmaf::Part;
 use crate::media::{Feed, VIDEO_CLOCK, time};
+use crate::owner;
 
 /// The longest range that one export gives.
 pub const MAX_EXPORT: Duration = Duration::from_secs(3 * 86_400);
@@ -159,7 +160,10 @@ pub enum RecordError {
 
 impl RecordError {
     fn io(path: &Path) -> impl Fn(std::io::Error) -> RecordError + '_ {
-        move |error| RecordError::Io { path: path.display().to_string(), error }
+        move |error| {
+            let error = owner::explain(path, error);
+            RecordError::Io { path: path.display().to_string(), error }
+        }
     }
 }
 
@@ -247,7 +251,7 @@ impl Ring {
     /// Opens (and recovers) `<data>/recordings` and `<data>/index.db`, and starts the writer thread.
     pub fn open(data: &Path, settings: config::Record, health: Health) -> Result<Arc<Ring>, RecordError> {
         let recordings = data.join("recordings");
-        std::fs::create_dir_all(&recordings).map_err(RecordError::io(&recordings))?;
+        owner::make_folders(&recordings, 0o750).map_err(RecordError::io(&recordings))?;
         let lock = lock(data)?;
         let (index, damaged) = Index::open(&data.join("index.db"))?;
         if let Some(aside) = damaged {
@@ -465,6 +469,7 @@ fn lock(data: &Path) -> Result<File, RecordError> {
     let path = data.join("lock");
     let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = options.map_err(RecordError::io(&path))?;
+    owner::hand_over(&path);
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
         Err(rustix::io::Errno::WOULDBLOCK) => {

@@ -11,6 +11,7 @@ use rustix::fs::Advice;
 use super::index::Row;
 use crate::media::cmaf::Part;
 use crate::media::{Feed, time};
+use crate::owner;
 
 /// Names tried when a second segment begins in the same second.
 const COLLISIONS: u32 = 1000;
@@ -156,11 +157,13 @@ fn new_file(recordings: &Path, camera: &str, feed: Feed, start_90k: i64) -> io::
         let full = recordings.join(&path);
         // Retention may remove the empty folder in between.
         for _ in 0..3 {
-            if let Some(folder) = full.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            match File::options().read(true).write(true).create_new(true).open(&full) {
-                Ok(file) => return Ok((file, path)),
+            let made = full.parent().map_or(Ok(()), |folder| owner::make_folders(folder, 0o750));
+            let open = |()| File::options().read(true).write(true).create_new(true).open(&full);
+            match made.and_then(open) {
+                Ok(file) => {
+                    owner::hand_over(&full);
+                    return Ok((file, path));
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => break,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

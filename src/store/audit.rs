@@ -15,6 +15,12 @@ type Hash = [u8; 32];
 /// Rows that one transaction prunes.
 const PRUNED_AT_ONCE: u32 = 5_000;
 
+/// The action of the row that pruning leaves: whoever cuts rows off by hand leaves none, or one that tells when.
+const PRUNE: &str = "prune";
+
+/// Before the time in that row.
+const LAST_WRITTEN: &str = "the last was written at ";
+
 /// A deed, to be written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditEntry {
@@ -52,17 +58,43 @@ pub struct AuditFilter {
 }
 
 /// What a walk along the chain has found.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct AuditState {
     pub rows: u64,
     /// The newest row's number and hash in hex. Kept elsewhere, they prove later that nothing was cut off.
     pub newest: i64,
     pub hash: String,
+    /// The oldest row that is left.
+    pub oldest: Option<Oldest>,
+    /// What retention has taken.
+    pub pruned: Option<Pruned>,
     pub broken: Option<Broken>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = OldestAuditRow)]
+pub struct Oldest {
+    pub seq: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// The last row that retention has taken, as the trail tells it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = PrunedAuditRows)]
+pub struct Pruned {
+    pub seq: i64,
+    /// When it was written.
+    #[schema(value_type = String, format = DateTime)]
+    pub written: Timestamp,
+    /// When it was taken.
+    #[schema(value_type = String, format = DateTime)]
+    pub taken: Timestamp,
+}
+
 /// The first row that does not fit.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[schema(as = BrokenAuditRow)]
 pub struct Broken {
     pub seq: i64,
     pub why: &'static str,
@@ -106,39 +138,48 @@ impl Store {
         // One transaction sees one state, whatever is written meanwhile.
         self.read(|db| {
             let view = db.unchecked_transaction()?;
-            let (mut seq, mut hash) = end(&view, "pruned")?;
+            let (first, mut hash) = end(&view, "pruned")?;
             let (newest, newest_hash) = end(&view, "newest")?;
-            let mut rows = 0;
-            let mut broken = None;
+            let (mut seq, mut rows) = (first, 0);
+            let (mut oldest, mut pruned, mut broken) = (None, None, None);
             let mut statement = view.prepare_cached(
                 "SELECT seq, at, who, address, action, object, detail, hash FROM audit ORDER BY seq",
             )?;
             let mut found = statement.query([])?;
             while let Some(row) = found.next()? {
-                let (row, written) = read(row)?;
-                if row.seq != seq + 1 {
+                if row.get::<_, i64>(0)? != seq + 1 {
                     broken = Some(Broken { seq: seq + 1, why: "it is missing" });
                     break;
                 }
-                (seq, hash) = (row.seq, seal(&hash, &row));
-                if hash != written {
+                seq += 1;
+                // What cannot even be read was not written here.
+                let sealed = read(row).ok().filter(|(row, written)| *written == seal_of(&hash, row));
+                let Some((row, written)) = sealed else {
                     broken = Some(Broken { seq, why: "it or its hash was changed" });
                     break;
-                }
+                };
+                hash = written;
+                oldest = oldest.or(Some(Oldest { seq: row.seq, at: row.at }));
+                pruned = Pruned::told_by(&row).or(pruned);
                 rows += 1;
             }
             if broken.is_none() && seq != newest {
                 broken = Some(Broken { seq: seq.min(newest) + 1, why: "rows at the end are missing" });
             } else if broken.is_none() && hash != newest_hash {
                 broken = Some(Broken { seq, why: "it is not the row that was written last" });
+            } else if broken.is_none() && pruned.as_ref().map_or(0, |pruned| pruned.seq) != first {
+                let why = "it and all before it are gone, and no row tells that their time was over";
+                broken = Some(Broken { seq: first, why });
             }
             let hash = newest_hash.iter().map(|byte| format!("{byte:02x}")).collect();
-            Ok(AuditState { rows, newest, hash, broken })
+            Ok(AuditState { rows, newest, hash, oldest, pruned, broken })
         })
     }
 
-    /// Forgets rows from before `until`; what is left still proves itself.
+    /// Forgets rows from before `until`; what is left still proves itself, and tells how far that went.
     pub fn prune_audit(&self, until: Timestamp) -> Result<(), StoreError> {
+        // What this writes itself stays.
+        let (newest, _) = self.read(|db| end(db, "newest"))?;
         loop {
             let pruned = self.write(|db| {
                 let (first, _) = end(db, "pruned")?;
@@ -146,21 +187,40 @@ impl Store {
                 let young: Option<i64> = db
                     .prepare_cached("SELECT min(seq) FROM audit WHERE at >= ?1")?
                     .query_row([nanos(until)], |row| row.get(0))?;
-                let (newest, _) = end(db, "newest")?;
-                let last =
-                    young.map_or(newest, |young| young - 1).min(first.saturating_add(PRUNED_AT_ONCE.into()));
-                let hash: Option<Hash> = db
-                    .prepare_cached("SELECT hash FROM audit WHERE seq = ?1")?
-                    .query_row([last], |row| row.get(0))
+                let last = young.map_or(newest, |young| young - 1).min(newest);
+                let last = last.min(first.saturating_add(PRUNED_AT_ONCE.into()));
+                let found: Option<(i64, Vec<u8>)> = db
+                    .prepare_cached("SELECT at, hash FROM audit WHERE seq = ?1")?
+                    .query_row([last], |row| Ok((row.get(0)?, row.get(1)?)))
                     .optional()?;
-                let Some(hash) = hash.filter(|_| last > first) else { return Ok(0) };
+                let Some((at, hash)) = found.filter(|_| last > first) else { return Ok(0) };
                 set_end(db, "pruned", last, &hash)?;
-                db.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([last])
+                let gone = db.prepare_cached("DELETE FROM audit WHERE seq <= ?1")?.execute([last])?;
+                append(db, &pruning(last, timestamp(at)))?;
+                Ok(gone)
             })?;
             if pruned == 0 {
                 return Ok(());
             }
         }
+    }
+}
+
+fn pruning(last: i64, written: Timestamp) -> AuditEntry {
+    AuditEntry {
+        who: "system".to_owned(),
+        address: String::new(),
+        action: PRUNE,
+        object: format!("audit/{last}"),
+        detail: format!("{LAST_WRITTEN}{written}"),
+    }
+}
+
+impl Pruned {
+    fn told_by(row: &AuditRow) -> Option<Pruned> {
+        let of = row.object.strip_prefix("audit/").filter(|_| row.action == PRUNE)?;
+        let written = row.detail.strip_prefix(LAST_WRITTEN)?;
+        Some(Pruned { seq: of.parse().ok()?, written: written.parse().ok()?, taken: row.at })
     }
 }
 
@@ -176,7 +236,7 @@ pub fn append(db: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> 
         object: entry.object.clone(),
         detail: entry.detail.clone(),
     };
-    let hash = seal(&before, &row);
+    let hash = seal_of(&before, &row);
     db.prepare_cached(
         "INSERT INTO audit (seq, at, who, address, action, object, detail, hash)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -195,24 +255,24 @@ pub fn append(db: &Transaction<'_>, entry: &AuditEntry) -> rusqlite::Result<()> 
 }
 
 /// JSON keeps the fields apart: no two rows have the same text.
-fn seal(before: &Hash, row: &AuditRow) -> Hash {
+fn seal_of(before: &[u8], row: &AuditRow) -> Hash {
     let fields =
         serde_json::json!([row.seq, nanos(row.at), row.who, row.address, row.action, row.object, row.detail]);
     Sha256::new().chain_update(before).chain_update(fields.to_string()).finalize().into()
 }
 
-fn end(db: &Connection, which: &str) -> rusqlite::Result<(i64, Hash)> {
+fn end(db: &Connection, which: &str) -> rusqlite::Result<(i64, Vec<u8>)> {
     db.prepare_cached("SELECT seq, hash FROM audit_ends WHERE which = ?1")?
         .query_row([which], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-fn set_end(db: &Connection, which: &str, seq: i64, hash: &Hash) -> rusqlite::Result<()> {
+fn set_end(db: &Connection, which: &str, seq: i64, hash: &[u8]) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE audit_ends SET seq = ?2, hash = ?3 WHERE which = ?1")?
         .execute((which, seq, hash))
         .map(drop)
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<(AuditRow, Hash)> {
+fn read(row: &Row<'_>) -> rusqlite::Result<(AuditRow, Vec<u8>)> {
     let read = AuditRow {
         seq: row.get(0)?,
         at: timestamp(row.get(1)?),
@@ -267,6 +327,8 @@ mod tests {
             "object = 'camera/gate-2'",
             "detail = ''",
             "hash = zeroblob(32)",
+            "hash = x'00'",
+            "detail = CAST(x'FF' AS TEXT)",
         ] {
             let (_folder, store) = written(9);
             let refused =
@@ -308,12 +370,36 @@ mod tests {
         store.append_audit(&[entry(21), entry(22)]).unwrap();
         store.prune_audit(until).unwrap();
         let state = store.verify_audit().unwrap();
-        assert_eq!((state.rows, state.newest, state.broken), (2, 22, None));
+        assert_eq!((state.rows, state.newest, state.broken), (3, 23, None));
+        assert_eq!(state.oldest.map(|oldest| oldest.seq), Some(21));
+        let pruned = state.pruned.unwrap();
+        assert!(pruned.seq == 20 && pruned.written < until && until < pruned.taken, "{pruned:?}");
         store.prune_audit(Timestamp::now() + Duration::from_secs(1)).unwrap();
-        assert_eq!(store.verify_audit().unwrap().rows, 0);
-        store.append_audit(&[entry(23)]).unwrap();
         let state = store.verify_audit().unwrap();
-        assert_eq!((state.rows, state.newest, state.broken), (1, 23, None));
+        assert_eq!(
+            (state.rows, state.newest, state.broken),
+            (1, 24, None),
+            "all but the row of this pruning"
+        );
+        assert_eq!(state.pruned.map(|pruned| pruned.seq), Some(23));
+        store.prune_audit(until).unwrap();
+        store.append_audit(&[entry(25)]).unwrap();
+        let state = store.verify_audit().unwrap();
+        assert_eq!((state.rows, state.newest, state.broken), (2, 25, None));
+    }
+
+    #[test]
+    fn a_front_that_was_cut_off_by_hand_shows() {
+        let (_folder, store) = written(60);
+        let cut = "DROP TRIGGER audit_is_only_pruned; DELETE FROM audit WHERE seq <= 50;
+            UPDATE audit_ends SET seq = 50, hash = (SELECT hash FROM kept) WHERE which = 'pruned'";
+        store
+            .write(|db| {
+                db.execute_batch("CREATE TEMP TABLE kept AS SELECT hash FROM audit WHERE seq = 50")?;
+                db.execute_batch(cut)
+            })
+            .unwrap();
+        assert_eq!(broken(&store), Some(50));
     }
 
     #[test]

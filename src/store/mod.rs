@@ -25,6 +25,7 @@ mod tests;
 mod tokens;
 
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,14 +33,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, ffi};
 use tokio::sync::Notify;
 
 use crate::alert::Detection;
 use crate::alert::disposition::{Disposition, Reason};
 pub use alerts::ALERTS_LOGGED;
-pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken};
+pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken, Pruned};
 pub use people::PeopleError;
+
+/// Below the data folder.
+const FILE: &str = "state.db";
+
+/// Beside it; an empty file that says that the box has had an administrator.
+const SET_UP: &str = "set-up-done";
 
 /// Connections that read at the same time; more callers wait for one of them.
 const READERS: usize = 4;
@@ -69,6 +76,12 @@ pub enum StoreError {
     Sqlite(#[from] rusqlite::Error),
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
+    /// Only looked for, not made.
+    #[error("there is no {0}: is `data` the right folder, and has the box been started?")]
+    Missing(String),
+    /// What was written before is safe, and can be read.
+    #[error("{0}: the disk is full; make room on it")]
+    Full(String),
     /// A database that a later liuta has written is never touched.
     #[error(
         "{path} has schema {found}, newer than this liuta's {known}; run the newer liuta or restore a backup"
@@ -82,6 +95,15 @@ pub enum StoreError {
     Stale { alert: String, revision: u32, newest: u32 },
     #[error("cursor: what an earlier page's next said was expected")]
     Cursor,
+}
+
+impl StoreError {
+    fn io(path: &Path) -> impl Fn(std::io::Error) -> StoreError + '_ {
+        move |error| {
+            let error = crate::owner::explain(path, error);
+            StoreError::Io { path: path.display().to_string(), error }
+        }
+    }
 }
 
 /// One page of a collection.
@@ -242,7 +264,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Newer`] and [`StoreError::Corrupt`] leave the file as it is.
     pub fn open(data: &Path) -> Result<Arc<Store>, StoreError> {
-        let path = data.join("state.db");
+        let path = data.join(FILE);
         schema::create_file(data, &path)?;
         let explain = |error| explain(&path, error);
         let mut durable = connect(&path).map_err(explain)?;
@@ -263,6 +285,55 @@ impl Store {
         let (log, readers) = open().map_err(explain)?;
         let writer = Mutex::new(Writer { durable, log });
         Ok(Arc::new(Store { path, writer, readers, turn: AtomicUsize::new(0), alert_logged: Notify::new() }))
+    }
+
+    /// The same where there is one already; makes nothing.
+    pub fn open_existing(data: &Path) -> Result<Arc<Store>, StoreError> {
+        let path = data.join(FILE);
+        // An empty file is what a look with other tools leaves.
+        match std::fs::metadata(&path) {
+            Ok(found) if found.len() > 0 => Store::open(data),
+            Ok(_) => Err(StoreError::Missing(path.display().to_string())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Err(StoreError::Missing(path.display().to_string()))
+            }
+            Err(error) => Err(StoreError::io(&path)(error)),
+        }
+    }
+
+    /// Brings what the write-ahead log holds into the file itself, so that the file alone is worth something: a copy of
+    /// it that somebody makes, and what is left where the log is lost. By a reader's connection, beside whoever writes.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.read(|db| db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())))
+    }
+
+    /// Writes a copy of everything, as it is at one instant, into a new file, while others read and write.
+    pub fn back_up(&self, to: &Path) -> Result<(), StoreError> {
+        if to.symlink_metadata().is_ok() {
+            let error = std::io::ErrorKind::AlreadyExists.into();
+            return Err(StoreError::Io { path: to.display().to_string(), error });
+        }
+        let db = connect(&self.path).map_err(|error| explain(&self.path, error))?;
+        schema::copy(&db, to)
+    }
+
+    /// Notes beside the database that it has an administrator, where it has one, and tells whether it has lost all it
+    /// had: the last one cannot be removed, so that a database without one is not the one that was here before.
+    pub fn has_lost_its_people(&self) -> Result<bool, StoreError> {
+        let mark = self.path.with_file_name(SET_UP);
+        if !self.has_administrator()? {
+            return Ok(mark.exists());
+        }
+        let make = || {
+            let file =
+                std::fs::File::options().create(true).truncate(false).write(true).mode(0o600).open(&mark)?;
+            crate::owner::hand_over(&mark);
+            file.sync_all()
+        };
+        if !mark.exists() {
+            make().map_err(StoreError::io(&mark))?;
+        }
+        Ok(false)
     }
 
     /// Forgets detections older than `detections`, and ended alerts (with snapshots), dead letters, entries for
@@ -364,6 +435,11 @@ fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
              `sqlite3 {path} .recover`; moved away, a new one is made and recordings stay",
             path = path.display(),
         )),
+        Some(ErrorCode::DiskFull) => StoreError::Full(path.display().to_string()),
+        // The index of the write-ahead log cannot grow.
+        _ if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE) => {
+            StoreError::Full(path.display().to_string())
+        }
         _ => StoreError::Sqlite(error),
     }
 }

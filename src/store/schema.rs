@@ -3,12 +3,13 @@
 //! A change of the schema is one more entry of [`MIGRATIONS`]; entries that a release has shipped never change.
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{StoreError, explain};
+use crate::owner;
 
 /// SQL that leads from schema n to n + 1; `user_version` counts those applied.
 pub const MIGRATIONS: [&str; 4] = [
@@ -21,25 +22,16 @@ pub const MIGRATIONS: [&str; 4] = [
 /// Creates the folder and the empty file, readable by the daemon's user alone: SQLite gives its side files the mode
 /// of the database.
 pub fn create_file(data: &Path, path: &Path) -> Result<(), StoreError> {
-    let io = |error| StoreError::Io { path: path.display().to_string(), error };
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(io)?;
+    let io = StoreError::io(path);
+    owner::make_folders(data, 0o700).map_err(&io)?;
     let file =
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(io)?;
-    belong_to_the_folder(data, path).map_err(io)?;
-    let mut permissions = file.metadata().map_err(io)?.permissions();
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path).map_err(&io)?;
+    // SQLite itself gives its side files the owner of the database.
+    owner::hand_over(path);
+    let mut permissions = file.metadata().map_err(&io)?.permissions();
     if permissions.mode() & 0o077 != 0 {
         permissions.set_mode(0o600);
         file.set_permissions(permissions).map_err(io)?;
-    }
-    Ok(())
-}
-
-/// Root may be the first to open it (`sudo liuta token create`), but the daemon's user must open it afterwards. SQLite
-/// itself gives its side files the owner of the database.
-fn belong_to_the_folder(data: &Path, path: &Path) -> std::io::Result<()> {
-    let (folder, file) = (std::fs::metadata(data)?, std::fs::metadata(path)?);
-    if file.uid() != folder.uid() && rustix::process::geteuid().is_root() {
-        std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))?;
     }
     Ok(())
 }
@@ -58,7 +50,7 @@ pub fn migrate(db: &mut Connection, path: &Path, migrations: &[&str]) -> Result<
         return Ok(());
     }
     if found > 0 {
-        back_up(db, path, found)?;
+        copy(db, &path.with_file_name(format!("state.db.v{found}")))?;
     }
     let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
     // Another process may have been faster.
@@ -74,18 +66,27 @@ fn version(db: &Connection) -> rusqlite::Result<u32> {
     db.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-fn back_up(db: &Connection, path: &Path, version: u32) -> Result<(), StoreError> {
-    let copy = path.with_file_name(format!("state.db.v{version}"));
-    let partial = path.with_file_name(format!("state.db.v{version}.partial"));
-    let io = |error| StoreError::Io { path: copy.display().to_string(), error };
+/// Writes the whole database, as it is at one instant, into a file of its own; one that lies there is replaced.
+pub fn copy(db: &Connection, to: &Path) -> Result<(), StoreError> {
+    let mut partial = to.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let io = StoreError::io(to);
     // Left by an earlier attempt, if at all.
-    match std::fs::remove_file(&partial) {
+    match std::fs::remove_file(partial) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
         _ => {}
     }
     // VACUUM INTO writes into an existing empty file, which has the right mode.
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&partial).map_err(io)?;
-    db.execute("VACUUM INTO ?1", [partial.to_string_lossy()]).map_err(|error| explain(path, error))?;
-    file.sync_all().map_err(io)?;
-    std::fs::rename(&partial, &copy).map_err(io)
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(partial).map_err(&io)?;
+    owner::hand_over(partial);
+    let written = db
+        .execute("VACUUM INTO ?1", [partial.to_string_lossy()])
+        .map_err(|error| explain(to, error))
+        .and_then(|_| file.sync_all().map_err(&io))
+        .and_then(|()| std::fs::rename(partial, to).map_err(&io));
+    if written.is_err() {
+        let _ = std::fs::remove_file(partial);
+    }
+    written
 }

@@ -448,3 +448,43 @@ fn two_processes_write_at_the_same_time() {
     });
     assert_eq!(store.outbox_state("desk").unwrap().1, 60);
 }
+
+#[test]
+fn the_file_alone_holds_everything_after_a_checkpoint() {
+    let (folder, store) = store();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    let alone = || {
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.path().join("state.db"), elsewhere.path().join("state.db")).unwrap();
+        let copy = Store::open(elsewhere.path()).unwrap();
+        copy.alerts(&Filter { limit: 10, ..Filter::default() }).unwrap().items.len()
+    };
+    assert_eq!(alone(), 0, "all of it lies in the log");
+    store.checkpoint().unwrap();
+    assert_eq!(alone(), 1);
+}
+
+#[test]
+fn a_backup_is_whole_private_and_overwrites_nothing() {
+    let (folder, store) = store();
+    store.put_alert(&alert(1, "a"), None, &[]).unwrap();
+    let copy = folder.path().join("copy.db");
+    store.back_up(&copy).unwrap();
+    assert_eq!(std::fs::metadata(&copy).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(store.back_up(&copy).is_err());
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::rename(&copy, elsewhere.path().join("state.db")).unwrap();
+    let restored = Store::open_existing(elsewhere.path()).unwrap();
+    assert_eq!(restored.alerts(&Filter { limit: 10, ..Filter::default() }).unwrap().items.len(), 1);
+    let nowhere = store.back_up(Path::new("/nowhere/copy.db"));
+    assert!(nowhere.unwrap_err().to_string().starts_with("/nowhere/copy.db: "));
+}
+
+#[test]
+fn only_looking_makes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    for data in [folder.path().to_owned(), folder.path().join("missing")] {
+        assert!(matches!(Store::open_existing(&data), Err(StoreError::Missing(_))));
+        assert!(!data.join("state.db").exists());
+    }
+}

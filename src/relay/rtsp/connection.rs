@@ -325,6 +325,9 @@ impl Connection {
         let shown = request.header("Authorization");
         let meant = |uri: &str| Target::of(uri).path == path;
         let person = self.shared.access.player(&mut self.challenge, shown, &request.method, meant).await;
+        if person == Err(Denied::Unknown) {
+            self.shared.access.note_refused_player(shown, self.peer).await;
+        }
         let person = person.map_err(|denied| self.deny(denied))?;
         let stream = self.shared.streams.get(path);
         let stream =
@@ -345,9 +348,6 @@ impl Connection {
             Denied::SignIn | Denied::Unknown | Denied::Stale => {
                 if denied == Denied::Unknown {
                     self.denials += 1;
-                    if let Some(audit) = self.shared.access.audit() {
-                        audit.failed(&self.by("unknown"), "RTSP");
-                    }
                 }
                 let response = Response::new(401).saying("sign-in is needed: a stream key or a token");
                 let challenges = self.challenge.headers().into_iter();
