@@ -205,7 +205,7 @@ async fn verifying_tells_where_the_trail_begins_and_makes_nothing() {
     drop(store);
     let early = liuta(&daemon, &["audit", "verify"]);
     let said = String::from_utf8_lossy(&early.stderr).into_owned();
-    assert!(early.status.success() && said.contains("[audit] retention is 400.0 days"), "{said}");
+    assert!(early.status.success() && said.contains("[audit] retention is 200.0 days"), "{said}");
 
     daemon.terminate().await;
     let missing = data.path().join("elsewhere");

@@ -74,12 +74,7 @@ pub fn read(data: &Path) -> Result<Vec<Layer>, Problems> {
     let refused = |path: &Path, error: std::io::Error| {
         let what = match error.kind() {
             std::io::ErrorKind::InvalidData => "is no UTF-8 text".to_owned(),
-            std::io::ErrorKind::PermissionDenied => {
-                format!(
-                    "{error}; it belongs to the configuration, and only the user that liuta runs as may read it"
-                )
-            }
-            _ => error.to_string(),
+            _ => owner::explain(path, error).to_string(),
         };
         Problems(vec![Problem::of_file(path, what)])
     };
