@@ -7,6 +7,7 @@
 
 pub mod audit;
 mod digest;
+mod failed;
 mod limits;
 mod links;
 mod passwords;
@@ -79,6 +80,16 @@ enum Proof {
     StreamKey(String, Hash),
 }
 
+impl Proof {
+    /// Tells a player's key from others without being one.
+    fn mark(&self) -> Option<Hash> {
+        match self {
+            Proof::Token(mark) | Proof::StreamKey(_, mark) => Some(*mark),
+            Proof::Anonymous | Proof::Link | Proof::Session(_) => None,
+        }
+    }
+}
+
 /// The door-keeper. Cheap to share.
 #[derive(Clone)]
 pub struct Access {
@@ -90,6 +101,7 @@ struct Inner {
     settings: ArcSwap<Settings>,
     known: Mutex<HashMap<Proof, Known>>,
     limits: Mutex<Limits>,
+    lines: Mutex<failed::Lines>,
     passwords: Passwords,
     setup: Mutex<Option<people::Setup>>,
 }
@@ -133,6 +145,9 @@ pub enum Denied {
     Stale,
     #[error("not allowed for this role or camera")]
     Forbidden,
+    /// Right or wrong, it is not told.
+    #[error("too many wrong sign-ins from this address: try again")]
+    TooMany,
     /// Neither allowed nor denied.
     #[error("the box's database does not answer: try again")]
     CannotTell,
@@ -182,6 +197,12 @@ impl Person {
         reaches && chosen && self.role.allows(action)
     }
 
+    /// May this person give somebody this role, or these of its actions (`None`: all)? Nobody gives more than they have.
+    pub fn may_grant(&self, role: Role, actions: Option<&[Action]>) -> bool {
+        let mut given = actions.unwrap_or(&Action::ALL).iter().filter(|action| role.allows(**action));
+        self.actions.as_ref().is_none_or(|own| given.all(|action| own.contains(action)))
+    }
+
     /// Whether nothing was shown at all.
     pub fn is_anonymous(&self) -> bool {
         self.proof == Proof::Anonymous
@@ -220,6 +241,7 @@ impl Access {
             settings: ArcSwap::default(),
             known: Mutex::default(),
             limits: Mutex::default(),
+            lines: Mutex::default(),
             passwords: Passwords::default(),
             setup: Mutex::default(),
         };
@@ -288,26 +310,61 @@ impl Access {
     /// of the user `token`, by Digest or Basic. `meant` tells whether the address that a Digest header was made for is
     /// the one that is asked for.
     ///
+    /// Where too many from `address` were wrong lately it is not told whether this one is right; a key that was right
+    /// from there before opens all the same.
+    ///
     /// A person's password opens nothing here: players keep what they are given, in files and in command lines.
     pub async fn player(
         &self,
         challenge: &mut Challenge,
         header: Option<&str>,
+        address: IpAddr,
         method: &str,
         meant: impl FnOnce(&str) -> bool,
     ) -> Result<Person, Denied> {
         // A player that sends some user name to an open simulated camera gets in as well.
-        let header = header.filter(|_| !matches!(self.inner.keeper, Keeper::Simulated(None)));
-        let proof = match header.map(|header| self.shown(header)).transpose()? {
-            None => Proof::Anonymous,
-            Some(Authorization::Token(token)) => Proof::Token(presented(&token)?),
-            Some(Authorization::Basic(user, key)) => {
+        let Some(header) = header.filter(|_| !matches!(self.inner.keeper, Keeper::Simulated(None))) else {
+            return self.off_thread(|access| access.ask(&Proof::Anonymous)).await;
+        };
+        let shown = self.shown(header);
+        let user = shown.as_ref().map_or_else(|_| String::new(), |shown| shown.user().to_owned());
+        let judged = match shown {
+            Ok(shown) => self.judge(challenge, shown, method, meant).await,
+            Err(denied) => Err(denied),
+        };
+        if let Keeper::Simulated(_) = self.inner.keeper {
+            return judged;
+        }
+        let key = match &judged {
+            Ok(person) => person.proof.mark(),
+            Err(Denied::Unknown) => None,
+            Err(_) => return judged,
+        };
+        if !self.limits().player(key, address, Instant::now()) {
+            return Err(Denied::TooMany);
+        }
+        if judged.is_err() {
+            let _ = self.off_thread(move |access| Ok(access.player_failed(&user, address))).await;
+        }
+        judged
+    }
+
+    async fn judge(
+        &self,
+        challenge: &mut Challenge,
+        shown: Authorization,
+        method: &str,
+        meant: impl FnOnce(&str) -> bool,
+    ) -> Result<Person, Denied> {
+        let proof = match shown {
+            Authorization::Token(token) => Proof::Token(presented(&token)?),
+            Authorization::Basic(user, key) => {
                 let shown = digest::ha1(&user, &key);
                 let keys = self.off_thread(move |access| access.keys(&user)).await?;
                 let found = keys.into_iter().find(|(_, ha1)| digest::same(ha1, &shown));
                 found.ok_or(Denied::Unknown)?.0
             }
-            Some(Authorization::Digest(answer)) => {
+            Authorization::Digest(answer) => {
                 let user = answer.user.clone();
                 let keys = self.off_thread(move |access| access.keys(&user)).await?;
                 let found = keys.into_iter().find(|(_, ha1)| answer.is_right(method, ha1));
@@ -510,6 +567,10 @@ impl Access {
         tokio::task::spawn_blocking(move || ask(&access)).await.unwrap_or(Err(Denied::CannotTell))
     }
 
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.inner.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Proof, Known>> {
         self.inner.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -524,6 +585,14 @@ enum Authorization {
 }
 
 impl Authorization {
+    fn user(&self) -> &str {
+        match self {
+            Authorization::Token(_) => tokens::USER,
+            Authorization::Basic(user, _) => user,
+            Authorization::Digest(answer) => &answer.user,
+        }
+    }
+
     fn of(header: &str) -> Result<Authorization, Denied> {
         let (scheme, rest) = header.trim().split_once(' ').ok_or(Denied::Unknown)?;
         let rest = rest.trim();

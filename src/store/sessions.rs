@@ -61,6 +61,22 @@ impl Store {
             Ok(())
         })
     }
+
+    /// Ends this session and all others of its person or token.
+    pub fn close_sessions_beside(&self, sha256: &[u8; 32], entry: &AuditEntry) -> Result<(), StoreError> {
+        self.write(|db| {
+            let closed = db
+                .prepare_cached(
+                    "DELETE FROM sessions WHERE EXISTS (SELECT 1 FROM sessions AS own WHERE own.sha256 = ?1
+                         AND own.person IS sessions.person AND own.token IS sessions.token)",
+                )?
+                .execute([sha256])?;
+            if closed > 0 {
+                append(db, entry)?;
+            }
+            Ok(())
+        })
+    }
 }
 
 fn session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {

@@ -15,6 +15,7 @@ pub mod camera;
 pub mod certificate;
 pub mod client;
 pub mod desk;
+pub mod people;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
