@@ -344,7 +344,8 @@ impl Access {
             return Err(Denied::TooMany);
         }
         if judged.is_err() {
-            let _ = self.off_thread(move |access| Ok(access.player_failed(&user, address))).await;
+            let access = self.clone();
+            let _ = tokio::task::spawn_blocking(move || access.player_failed(&user, address)).await;
         }
         judged
     }
