@@ -270,8 +270,9 @@ async function submit(form, path, fields) {
   button.disabled = true;
   try {
     const body = JSON.stringify(fields);
-    await api(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
+    const told = await api(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body });
     form.reset();
+    if (told.stream_key) showOnce(told.stream_key);
     await begin();
   } catch (failure) {
     const kind = failure.problem?.type?.split(':').pop();
@@ -281,6 +282,11 @@ async function submit(form, path, fields) {
   } finally {
     button.disabled = false;
   }
+}
+
+function showOnce(key) {
+  $('own-key').querySelector('code').textContent = key;
+  $('own-key').showModal();
 }
 
 $('sign-in').onsubmit = (event) => {

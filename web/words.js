@@ -10,7 +10,8 @@ const WORDS = {
     signInHow: 'No account yet? On the box, run:',
     setup: 'Set up', setupToken: 'Set-up token',
     setupWhy: 'Nobody administers this box yet. Make the first administrator with the set-up token from the log of its start.',
-    passwordRules: 'At least 10 characters, and not the name.',
+    passwordRules: 'At least 10 characters, 5 different ones; neither the name nor what everybody tries first.',
+    ownKey: 'Your stream key: what players show by RTSP in place of the password. It is shown this once.',
     failed: 'The box did not answer. Try again.',
     refused: {
       'wrong-password': () => 'Name or password is wrong, or the account is disabled.',
@@ -40,7 +41,8 @@ const WORDS = {
     signInHow: '没有账号？在本机上运行：',
     setup: '开始使用', setupToken: '初始化令牌',
     setupWhy: '本机还没有管理员。请用启动日志中的初始化令牌创建第一个管理员。',
-    passwordRules: '至少 10 个字符，且不能与用户名相同。',
+    passwordRules: '至少 10 个字符，其中至少 5 个不同；不能与用户名相同，也不能是常见密码。',
+    ownKey: '您的取流密钥：播放器通过 RTSP 取流时用它代替密码。只显示这一次。',
     failed: '设备没有响应，请重试。',
     refused: {
       'wrong-password': () => '用户名或密码错误，或账号已停用。',

@@ -1,16 +1,19 @@
 //! Who may do what: people, tokens, sessions, roles, and the one question every door asks.
 //!
 //! Denied by default. Where somebody connects from counts for nothing: loopback needs a sign-in like everybody else.
-//! [`people`] and [`tokens`] keep who there is, [`sign_in`] opens sessions, [`digest`] is how players prove a stream
-//! key, [`standing`] asks again for what lasts, [`stopgap`] lets an administrator in while the disk is full, [`audit`] writes down, [`links`] opens single objects to who holds a
+//! [`people`] and [`tokens`] keep who there is, [`sign_in`] opens sessions, [`players`] prove a stream key or a
+//! token, [`standing`] asks again for what lasts, [`stopgap`] lets an administrator in while the disk is full, [`audit`]
+//! and [`failed`] write down, [`links`] opens single objects to who holds a
 //! signed address. What does not belong here: sockets, and how a refusal is worded on the wire.
 
 pub mod audit;
 mod digest;
+mod failed;
 mod limits;
 mod links;
 mod passwords;
 pub mod people;
+mod players;
 mod roles;
 mod sign_in;
 mod standing;
@@ -80,6 +83,16 @@ enum Proof {
     StreamKey(String, Hash),
 }
 
+impl Proof {
+    /// Tells a player's key from others without being one.
+    fn mark(&self) -> Option<Hash> {
+        match self {
+            Proof::Token(mark) | Proof::StreamKey(_, mark) => Some(*mark),
+            Proof::Anonymous | Proof::Link | Proof::Session(_) => None,
+        }
+    }
+}
+
 /// The door-keeper. Cheap to share.
 #[derive(Clone)]
 pub struct Access {
@@ -91,6 +104,7 @@ struct Inner {
     settings: ArcSwap<Settings>,
     known: Mutex<HashMap<Proof, Known>>,
     limits: Mutex<Limits>,
+    lines: Mutex<failed::Lines>,
     passwords: Passwords,
     setup: Mutex<Option<people::Setup>>,
     stopgaps: Mutex<HashMap<Hash, stopgap::Stopgap>>,
@@ -135,6 +149,9 @@ pub enum Denied {
     Stale,
     #[error("not allowed for this role or camera")]
     Forbidden,
+    /// Right or wrong, it is not told.
+    #[error("too many wrong sign-ins from this address: try again")]
+    TooMany,
     /// Neither allowed nor denied.
     #[error("the box's database does not answer: try again")]
     CannotTell,
@@ -184,6 +201,12 @@ impl Person {
         reaches && chosen && self.role.allows(action)
     }
 
+    /// May this person give somebody this role, or these of its actions (`None`: all)? Nobody gives more than they have.
+    pub fn may_grant(&self, role: Role, actions: Option<&[Action]>) -> bool {
+        let mut given = actions.unwrap_or(&Action::ALL).iter().filter(|action| role.allows(**action));
+        self.actions.as_ref().is_none_or(|own| given.all(|action| own.contains(action)))
+    }
+
     /// Whether nothing was shown at all.
     pub fn is_anonymous(&self) -> bool {
         self.proof == Proof::Anonymous
@@ -222,6 +245,7 @@ impl Access {
             settings: ArcSwap::default(),
             known: Mutex::default(),
             limits: Mutex::default(),
+            lines: Mutex::default(),
             passwords: Passwords::default(),
             setup: Mutex::default(),
             stopgaps: Mutex::default(),
@@ -285,41 +309,6 @@ impl Access {
             }
         });
         asking.await.unwrap_or((Err(Denied::CannotTell), true))
-    }
-
-    /// Whoever sent an RTSP request with this `Authorization` header: a person's stream key, or a token as the password
-    /// of the user `token`, by Digest or Basic. `meant` tells whether the address that a Digest header was made for is
-    /// the one that is asked for.
-    ///
-    /// A person's password opens nothing here: players keep what they are given, in files and in command lines.
-    pub async fn player(
-        &self,
-        challenge: &mut Challenge,
-        header: Option<&str>,
-        method: &str,
-        meant: impl FnOnce(&str) -> bool,
-    ) -> Result<Person, Denied> {
-        // A player that sends some user name to an open simulated camera gets in as well.
-        let header = header.filter(|_| !matches!(self.inner.keeper, Keeper::Simulated(None)));
-        let proof = match header.map(|header| self.shown(header)).transpose()? {
-            None => Proof::Anonymous,
-            Some(Authorization::Token(token)) => Proof::Token(presented(&token)?),
-            Some(Authorization::Basic(user, key)) => {
-                let shown = digest::ha1(&user, &key);
-                let keys = self.off_thread(move |access| access.keys(&user)).await?;
-                let found = keys.into_iter().find(|(_, ha1)| digest::same(ha1, &shown));
-                found.ok_or(Denied::Unknown)?.0
-            }
-            Some(Authorization::Digest(answer)) => {
-                let user = answer.user.clone();
-                let keys = self.off_thread(move |access| access.keys(&user)).await?;
-                let found = keys.into_iter().find(|(_, ha1)| answer.is_right(method, ha1));
-                let (proof, _) = found.filter(|_| meant(&answer.uri)).ok_or(Denied::Unknown)?;
-                challenge.admit(&answer)?;
-                proof
-            }
-        };
-        self.off_thread(move |access| access.ask(&proof)).await
     }
 
     /// What a header shows. By Basic, the user `token` of a box is no person.
@@ -462,30 +451,6 @@ impl Access {
         cameras
     }
 
-    /// What a player may sign in with as this user, and what each proves. Of nobody one that no key matches, so that
-    /// both cost the same.
-    fn keys(&self, user: &str) -> Result<Vec<(Proof, Ha1)>, Denied> {
-        let store = match &self.inner.keeper {
-            Keeper::Box { store, .. } => store,
-            Keeper::Simulated(known) => {
-                let known = known.iter().filter(|(name, _)| name == user);
-                let proof = |ha1: &Ha1| Proof::StreamKey(user.to_owned(), key_mark(ha1));
-                return Ok(known.map(|(_, ha1)| (proof(ha1), *ha1)).collect());
-            }
-        };
-        let cannot_tell = |error| {
-            tracing::error!("a stream key cannot be looked up: {error}");
-            Denied::CannotTell
-        };
-        if user == tokens::USER {
-            let rows = store.tokens().map_err(cannot_tell)?.into_iter().filter(|row| row.revoked.is_none());
-            return Ok(rows.filter_map(|row| Some((Proof::Token(row.sha256), row.ha1?))).collect());
-        }
-        let known = store.person(user).map_err(cannot_tell)?.and_then(|row| row.stream_key);
-        let key = known.unwrap_or_else(|| Ha1 { md5: rand::random(), sha256: rand::random() });
-        Ok(vec![(Proof::StreamKey(user.to_owned(), key_mark(&key)), key)])
-    }
-
     /// The box's own store and audit trail; a simulated camera has neither.
     fn kept(&self) -> Result<(&Arc<Store>, &Audit), StoreError> {
         match &self.inner.keeper {
@@ -515,6 +480,10 @@ impl Access {
         tokio::task::spawn_blocking(move || ask(&access)).await.unwrap_or(Err(Denied::CannotTell))
     }
 
+    fn limits(&self) -> MutexGuard<'_, Limits> {
+        self.inner.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<Proof, Known>> {
         self.inner.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -529,6 +498,14 @@ enum Authorization {
 }
 
 impl Authorization {
+    fn user(&self) -> &str {
+        match self {
+            Authorization::Token(_) => tokens::USER,
+            Authorization::Basic(user, _) => user,
+            Authorization::Digest(answer) => &answer.user,
+        }
+    }
+
     fn of(header: &str) -> Result<Authorization, Denied> {
         let (scheme, rest) = header.trim().split_once(' ').ok_or(Denied::Unknown)?;
         let rest = rest.trim();

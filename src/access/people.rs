@@ -185,6 +185,18 @@ impl Access {
         self.blocking(move |access| access.open(person, None, &by, "new password")).await
     }
 
+    /// Somebody's own new stream key, proved by their password: who has stolen a session must not get a key that
+    /// outlives it.
+    pub async fn change_stream_key(
+        &self,
+        name: &str,
+        password: Secret,
+        address: IpAddr,
+    ) -> Result<String, Refused> {
+        self.prove(name, password, address).await?;
+        self.new_stream_key(name, By { name: name.to_owned(), address: Some(address) }).await
+    }
+
     /// A new stream key in place of the old one, which opens nothing any more. Shown once.
     pub async fn new_stream_key(&self, name: &str, by: By) -> Result<String, Refused> {
         let key = stream_key();
@@ -241,25 +253,32 @@ impl Access {
         Ok(!done)
     }
 
-    /// Makes the first administrator and signs them in; the token is void afterwards.
-    pub async fn set_up(&self, token: &str, new: NewPerson, address: IpAddr) -> Result<Opened, Refused> {
+    /// Makes the first administrator, signs them in, and gives back their stream key; the token is void afterwards.
+    pub async fn set_up(
+        &self,
+        token: &str,
+        new: NewPerson,
+        address: IpAddr,
+    ) -> Result<(Opened, String), Refused> {
         let shown = presented(token)?;
+        // Everybody may know that: who comes too late is told so, whatever they show.
+        if self.blocking(|access| Ok(access.kept()?.0.has_administrator()?)).await? {
+            return Err(PeopleError::NotFirst.into());
+        }
         let right = self
             .setup()
             .as_ref()
             .is_some_and(|setup| bool::from(setup.token.ct_eq(&shown)) && Instant::now() < setup.until);
         if !right {
-            if let Some(audit) = self.audit() {
-                audit
-                    .failed(&By { name: "unknown".to_owned(), address: Some(address) }, "wrong set-up token");
-            }
+            self.failed(None, address, "wrong set-up token");
             return Err(Denied::Unknown.into());
         }
         let by = By { name: new.name.clone(), address: Some(address) };
         let person = Some(new.name.clone());
-        self.add(new, by.clone(), true).await?;
+        let (_, stream_key) = self.add(new, by.clone(), true).await?;
         *self.setup() = None;
-        self.blocking(move |access| access.open(person, None, &by, "set-up")).await
+        let opened = self.blocking(move |access| access.open(person, None, &by, "set-up")).await?;
+        Ok((opened, stream_key))
     }
 
     /// That every name is a configured camera's, or a group's that has one.
@@ -292,12 +311,17 @@ fn stream_key() -> String {
 
 fn check_name(name: &str) -> Result<(), String> {
     let length = name.chars().count();
+    // Of two scripts that share no shape: `boss` with a Cyrillic о would be taken for another.
+    let letter = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '\u{3400}'..='\u{9fff}' | '\u{20000}'..='\u{2ebe0}')
+    };
     let well_formed = (1..=LONGEST_NAME).contains(&length)
-        && name.starts_with(char::is_alphanumeric)
-        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '@'));
+        && name.starts_with(letter)
+        && name.chars().all(|c| letter(c) || matches!(c, '.' | '-' | '_' | '@'));
     if !well_formed {
         return Err(format!(
-            "name: 1 to {LONGEST_NAME} letters, digits and . - _ @ were expected, a letter or digit first"
+            "name: 1 to {LONGEST_NAME} letters a to z, Chinese characters, digits and . - _ @ were expected, a letter or \
+             digit first"
         ));
     }
     if RESERVED.contains(&name.to_lowercase().as_str()) {
@@ -324,9 +348,21 @@ mod tests {
         for name in ["li", "李明", "li.ming@example.org", "a", "7"] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
-        for name in
-            ["", " li", "li ming", "a:b", "a/b", "token", "Anonymous", "-a", "a\n", "a\"", &"x".repeat(65)]
-        {
+        for name in [
+            "",
+            " li",
+            "li ming",
+            "a:b",
+            "a/b",
+            "token",
+            "Anonymous",
+            "-a",
+            "a\n",
+            "a\"",
+            "b\u{43e}ss",
+            "\u{ff41}",
+            &"x".repeat(65),
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
     }

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::audit::{Event, entry};
 use super::passwords::Busy;
-use super::{Access, By, Denied, Person, Proof, hash, presented, random_text};
+use super::{Access, By, Denied, Person, Proof, hash, passwords, presented, random_text};
 use crate::config::Secret;
 use crate::store::{PeopleError, SessionRow, StoreError};
 
@@ -20,7 +20,7 @@ pub const LIFE: Duration = Duration::from_secs(12 * 3600);
 /// From the last request to the end.
 pub const IDLE: Duration = Duration::from_secs(2 * 3600);
 
-/// Longer names are nobody's, and are not remembered as guesses.
+/// Longer names are nobody's, and cost nothing.
 const LONGEST_NAME: usize = 256;
 
 /// A session that was opened: the value of its cookie, which is shown once.
@@ -63,9 +63,6 @@ impl From<StoreError> for Refused {
 impl Access {
     /// Opens a session for whoever has this name and password.
     pub async fn sign_in(&self, name: &str, password: Secret, address: IpAddr) -> Result<Opened, Refused> {
-        if name.len() > LONGEST_NAME {
-            return Err(Refused::Wrong);
-        }
         self.prove(name, password, address).await?;
         let by = By { name: name.to_owned(), address: Some(address) };
         let (person, detail) = (Some(name.to_owned()), "password");
@@ -74,27 +71,25 @@ impl Access {
 
     /// That somebody has this password, within the limits of guessing.
     pub(super) async fn prove(&self, name: &str, password: Secret, address: IpAddr) -> Result<(), Refused> {
+        if name.len() > LONGEST_NAME || password.expose().len() > passwords::LONGEST {
+            return Err(Refused::Wrong);
+        }
         let asked = name.to_owned();
         let row = self.blocking(move |access| Ok(access.kept()?.0.person(&asked)?)).await?;
-        let limits = || self.inner.limits.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        limits().begin(name, address, Instant::now()).map_err(Refused::Wait)?;
+        let turn = self.limits().begin(name, address, Instant::now()).map_err(Refused::Wait)?;
         let (hash, enabled) = row.map(|row| (row.password, !row.disabled)).unzip();
-        let right = match self.inner.passwords.verify(password, hash).await {
+        let right = match self.inner.passwords.verify(password, hash, turn).await {
             Ok(right) => right,
             Err(busy) => {
-                limits().withdraw(name, address);
+                self.limits().withdraw(name, address);
                 return Err(busy.into());
             }
         };
         if !right || enabled != Some(true) {
-            // Who exists is named. What else stands in the field may be a password that was typed too early.
-            let name = if enabled.is_some() { name } else { "unknown" };
-            if let Some(audit) = self.audit() {
-                audit.failed(&By { name: name.to_owned(), address: Some(address) }, "wrong password");
-            }
+            self.failed(enabled.map(|_| name), address, "wrong password");
             return Err(Refused::Wrong);
         }
-        limits().succeeded(name, address);
+        self.limits().succeeded(name, address, Instant::now());
         Ok(())
     }
 
@@ -102,16 +97,14 @@ impl Access {
     pub async fn sign_in_by_token(&self, token: &str, address: IpAddr) -> Result<Opened, Refused> {
         let token = Secret::new(token);
         self.blocking(move |access| {
-            let by = |name: String| By { name, address: Some(address) };
             let holder = access.token(token.expose()).inspect_err(|denied| {
-                if *denied == Denied::Unknown
-                    && let Some(audit) = access.audit()
-                {
-                    audit.failed(&by("unknown".to_owned()), "unknown token");
+                if *denied == Denied::Unknown {
+                    access.failed(None, address, "unknown token");
                 }
             })?;
             let id = holder.name.strip_prefix("token ").ok_or(Denied::Unknown)?.to_owned();
-            access.open(None, Some(id), &by(holder.name), "token")
+            let by = By { name: holder.name, address: Some(address) };
+            access.open(None, Some(id), &by, "token")
         })
         .await
     }
@@ -147,6 +140,26 @@ impl Access {
         self.blocking(move |access| {
             access.stopgaps().remove(&hash);
             access.kept()?.0.close_session(&hash, &entry(&by, Event::SignOut, "session", ""))?;
+            access.forget();
+            Ok(())
+        })
+        .await
+    }
+
+    /// Ends every session of the person or token that this cookie's session belongs to.
+    pub async fn sign_out_everywhere(&self, value: &str, by: By) -> Result<(), Refused> {
+        let Ok(hash) = presented(value) else { return Ok(()) };
+        self.blocking(move |access| {
+            let held = access.stopgaps().get(&hash).map(|held| held.session.clone());
+            let store = access.kept()?.0;
+            let Some(own) = held.map_or_else(|| store.session(&hash), |held| Ok(Some(held)))? else {
+                return Ok(());
+            };
+            access
+                .stopgaps()
+                .retain(|_, held| (&held.session.person, &held.session.token) != (&own.person, &own.token));
+            let entry = entry(&by, Event::SignOut, "session", "everywhere");
+            store.close_sessions_of(own.person.as_deref(), own.token.as_deref(), &entry)?;
             access.forget();
             Ok(())
         })

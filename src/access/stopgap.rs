@@ -13,7 +13,7 @@ use crate::store::{SessionRow, StoreError};
 const MOST: usize = 16;
 
 pub struct Stopgap {
-    session: SessionRow,
+    pub session: SessionRow,
     /// The person's at sign-in; every change of theirs counts it up.
     revision: Option<u64>,
 }

@@ -271,17 +271,22 @@ async fn the_set_up_token_makes_one_administrator() {
     assert!(access.awaits_setup().unwrap());
     let set_up = |token: String, name: &'static str| {
         let access = access.clone();
-        async move { access.set_up(&token, new_person(name, Role::Admin, None), address()).await }
+        async move {
+            let set_up = access.set_up(&token, new_person(name, Role::Admin, None), address()).await;
+            set_up.map(|(opened, key)| (opened, key.starts_with("lk_")))
+        }
     };
     assert!(
         matches!(set_up(first, "li").await, Err(Refused::Denied(Denied::Unknown))),
         "each start has its own"
     );
     assert!(matches!(set_up(token.clone(), "a b").await, Err(Refused::Invalid(_))));
-    let opened = set_up(token.clone(), "li").await.unwrap();
+    let (opened, has_key) = set_up(token.clone(), "li").await.unwrap();
+    assert!(has_key);
     assert_eq!((opened.person.name.as_str(), opened.person.role), ("li", Role::Admin));
     assert!(access.session(&opened.value).is_ok());
-    assert!(matches!(set_up(token, "wang").await, Err(Refused::Denied(Denied::Unknown))), "once");
+    let late = set_up(token, "wang").await;
+    assert!(matches!(late, Err(Refused::People(crate::store::PeopleError::NotFirst))), "once");
     assert!(!access.awaits_setup().unwrap());
     assert_eq!(access.open_setup().unwrap(), None);
 }
@@ -326,7 +331,9 @@ async fn players_prove_a_stream_key_and_never_a_password() {
     let (_, key) = access.add_person(new_person("li", Role::Viewer, Some(&["gate-1"])), by()).await.unwrap();
     let ask = |header: String| {
         let access = access.clone();
-        async move { access.player(&mut Challenge::default(), Some(&header), "DESCRIBE", |_| true).await }
+        async move {
+            access.player(&mut Challenge::default(), Some(&header), address(), "DESCRIBE", |_| true).await
+        }
     };
     let person = ask(basic("li", &key)).await.unwrap();
     assert_eq!((person.name.as_str(), person.role), ("li", Role::Viewer));
@@ -354,7 +361,7 @@ fn the_database_holds_no_token() {
 #[tokio::test]
 async fn simulated_cameras_ask_for_their_own_credentials() {
     async fn ask(access: &Access, header: Option<&str>) -> Result<Person, Denied> {
-        access.player(&mut Challenge::default(), header, "DESCRIBE", |_| true).await
+        access.player(&mut Challenge::default(), header, address(), "DESCRIBE", |_| true).await
     }
     let open = Access::simulated(None);
     assert!(ask(&open, None).await.is_ok() && ask(&open, Some(&basic("x", "y"))).await.is_ok());

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::rest::filter;
 use super::session::StreamKey;
 use crate::access::people::{Account, Change, NewPerson};
-use crate::access::{Action, NewToken, Role, Token};
+use crate::access::{Action, Denied, NewToken, Role, Token};
 use crate::config::Secret;
 use crate::store::{AuditFilter, AuditRow, AuditState, Page};
 
@@ -23,7 +23,7 @@ pub struct NewUser {
     role: Role,
     /// Camera ids and `group:NAME`; null or nothing: every camera.
     cameras: Option<Vec<String>>,
-    /// At least ten characters, and not the name.
+    /// At least ten characters, five different ones, not the name, and nothing that guessers try first.
     #[schema(value_type = String, format = Password)]
     password: Secret,
 }
@@ -74,6 +74,30 @@ pub struct CreatedToken {
     token: String,
 }
 
+/// That whoever asks, with a token that may do less than its role, does not make somebody who may do more.
+fn grants(asked: &Asked, role: Role, actions: Option<&[Action]>) -> Result<(), Problem> {
+    let Some(person) = asked.person.as_ref().filter(|person| !person.may_grant(role, actions)) else {
+        return Ok(());
+    };
+    let own = person.actions.iter().flatten().map(|action| action.name()).collect::<Vec<_>>().join(" ");
+    let detail =
+        format!("this token's scopes are {own}: it can give no others, and change nobody who has others");
+    Err(Problem { detail, ..Denied::Forbidden.into() })
+}
+
+/// The same for changing somebody who exists. The revision that was judged is the one to change.
+async fn grants_of(asked: &Asked, expected: Option<u64>) -> Result<Option<u64>, Problem> {
+    if asked.person.as_ref().is_none_or(|person| person.actions.is_none()) {
+        return Ok(expected);
+    }
+    let name = asked.path("name").to_owned();
+    let Some(account) = asked.ask(move |state| state.access.account(&name)).await? else {
+        return Ok(expected);
+    };
+    grants(asked, account.role, None)?;
+    Ok(expected.or(Some(account.revision)))
+}
+
 /// A field that is there, even as null.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(value: D) -> Result<Option<T>, D::Error> {
     T::deserialize(value).map(Some)
@@ -107,6 +131,7 @@ pub async fn users(asked: Asked) -> Answer {
 )]
 pub async fn add_user(asked: Asked) -> Answer {
     let NewUser { name, role, cameras, password } = asked.json()?;
+    grants(&asked, role, None)?;
     let new = NewPerson { name, role, cameras, password };
     let (account, stream_key) = asked.state.access.add_person(new, asked.by()).await?;
     let revision = account.revision;
@@ -142,7 +167,10 @@ pub async fn user(asked: Asked) -> Answer {
 pub async fn change_user(asked: Asked) -> Answer {
     let UserChange { role, cameras, disabled, password } = asked.json()?;
     let change = Change { role, cameras, disabled, password };
-    let (expected, by) = (asked.if_match()?, asked.by());
+    if let Some(role) = change.role {
+        grants(&asked, role, None)?;
+    }
+    let (expected, by) = (grants_of(&asked, asked.if_match()?).await?, asked.by());
     let account = asked.state.access.change_person(asked.path("name"), change, expected, by).await?;
     Ok(tagged(&account.revision.clone(), Json(account)))
 }
@@ -158,7 +186,7 @@ pub async fn change_user(asked: Asked) -> Answer {
     )
 )]
 pub async fn remove_user(asked: Asked) -> Answer {
-    let expected = asked.if_match()?;
+    let expected = grants_of(&asked, asked.if_match()?).await?;
     asked.state.access.remove_person(asked.path("name"), expected, asked.by()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -171,6 +199,7 @@ pub async fn remove_user(asked: Asked) -> Answer {
     )
 )]
 pub async fn new_stream_key(asked: Asked) -> Answer {
+    grants_of(&asked, None).await?;
     let stream_key = asked.state.access.new_stream_key(asked.path("name"), asked.by()).await?;
     Ok(Json(StreamKey { stream_key }).into_response())
 }
@@ -197,10 +226,12 @@ pub async fn tokens(asked: Asked) -> Answer {
     responses(
         (status = 201, description = "Made; its text is shown this once", body = CreatedToken),
         (status = 400, description = "Problem bad-request"),
+        (status = 403, description = "Problem forbidden: also where a token's scopes would grow"),
     )
 )]
 pub async fn add_token(asked: Asked) -> Answer {
     let TokenRequest { name, role, cameras, scopes, expires } = asked.json()?;
+    grants(&asked, role, scopes.as_deref())?;
     let (new, by) = (NewToken { name, role, cameras, scopes, expires }, asked.by());
     let (about, token) = asked.ask(move |state| state.access.create_token(new, &by)).await?;
     Ok((StatusCode::CREATED, Json(CreatedToken { about, token })).into_response())

@@ -1,5 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem details with stable types.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -154,6 +156,7 @@ impl From<Denied> for Problem {
             Denied::SignIn => (StatusCode::UNAUTHORIZED, "sign-in", "Sign-in is needed"),
             Denied::Unknown | Denied::Stale => (StatusCode::UNAUTHORIZED, "unknown-token", "Unknown token"),
             Denied::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "Not allowed"),
+            Denied::TooMany => return Refused::Wait(Duration::from_secs(1)).into(),
             Denied::CannotTell => return Problem::unavailable(denied.to_string(), 5),
         };
         Problem::new(status, kind, title, denied.to_string())

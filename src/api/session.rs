@@ -30,7 +30,7 @@ pub struct SetUp {
     #[schema(value_type = String, format = Password)]
     token: Secret,
     name: String,
-    /// At least ten characters, and not the name.
+    /// At least ten characters, five different ones, not the name, and nothing that guessers try first.
     #[schema(value_type = String, format = Password)]
     password: Secret,
 }
@@ -44,6 +44,14 @@ pub struct NewPassword {
     new: Secret,
 }
 
+/// A new stream key is given to who knows the password; a session alone does not do.
+#[derive(serde::Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OwnKey {
+    #[schema(value_type = String, format = Password)]
+    password: Secret,
+}
+
 /// Who was let in.
 #[derive(serde::Serialize, ToSchema)]
 pub struct SignedIn {
@@ -51,6 +59,15 @@ pub struct SignedIn {
     role: Role,
     /// False where the session lies in memory alone, since the box's disk is full: it ends after 2 h, or with the daemon.
     kept: bool,
+}
+
+/// The first administrator, let in.
+#[derive(serde::Serialize, ToSchema)]
+pub struct FirstSignedIn {
+    #[serde(flatten)]
+    signed_in: SignedIn,
+    #[serde(flatten)]
+    key: StreamKey,
 }
 
 /// Who the box takes the client for, and what they may do.
@@ -106,19 +123,29 @@ pub async fn sign_in(asked: Asked) -> Answer {
         }
         _ => return Err(Problem::bad_request("name and password, or token, were expected")),
     };
-    signed_in(&asked, StatusCode::OK, opened)
+    signed_in(&asked, opened)
 }
 
 #[utoipa::path(
     delete, path = "/api/v1/session", tag = "session",
+    params(("everywhere" = Option<bool>, Query, description = "Ends every session of this person or token as well")),
     responses(
         (status = 204, description = "Signed out, or not signed in before"),
+        (status = 400, description = "Problem bad-request"),
         (status = 403, description = "Problem foreign-origin"),
     )
 )]
 pub async fn sign_out(asked: Asked) -> Answer {
-    if let Some(value) = asked.cookie() {
-        asked.state.access.sign_out(value, asked.by()).await?;
+    let everywhere = match asked.query("everywhere") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::bad_request("everywhere: true or false was expected")),
+    };
+    let access = &asked.state.access;
+    match asked.cookie() {
+        Some(value) if everywhere => access.sign_out_everywhere(value, asked.by()).await?,
+        Some(value) => access.sign_out(value, asked.by()).await?,
+        None => {}
     }
     with_cookie(&asked, None, StatusCode::NO_CONTENT.into_response())
 }
@@ -163,27 +190,31 @@ pub async fn change_password(asked: Asked) -> Answer {
     let name = own_name(&asked)?;
     let NewPassword { old, new } = asked.json()?;
     let opened = asked.state.access.change_password(&name, old, new, asked.peer.address.ip()).await?;
-    signed_in(&asked, StatusCode::OK, opened)
+    signed_in(&asked, opened)
 }
 
 #[utoipa::path(
-    post, path = "/api/v1/session/key", tag = "session",
+    post, path = "/api/v1/session/key", tag = "session", request_body = OwnKey,
     responses(
         (status = 200, description = "The new stream key; the old one opens nothing any more", body = StreamKey),
-        (status = 401, description = "Problem sign-in"),
+        (status = 400, description = "Problem bad-request"),
+        (status = 401, description = "Problem sign-in or wrong-password"),
         (status = 403, description = "Problem foreign-origin, or forbidden: tokens have no stream key"),
+        (status = 429, description = "Problem too-many-failures"),
+        (status = 503, description = "Problem unavailable"),
     )
 )]
 pub async fn new_stream_key(asked: Asked) -> Answer {
     let name = own_name(&asked)?;
-    let stream_key = asked.state.access.new_stream_key(&name, asked.by()).await?;
+    let OwnKey { password } = asked.json()?;
+    let stream_key = asked.state.access.change_stream_key(&name, password, asked.peer.address.ip()).await?;
     Ok(Json(StreamKey { stream_key }).into_response())
 }
 
 #[utoipa::path(
     post, path = "/api/v1/setup", tag = "session", request_body = SetUp,
     responses(
-        (status = 201, description = "The first administrator is made and signed in", body = SignedIn),
+        (status = 201, description = "The first administrator is made and signed in; the stream key is shown this once", body = FirstSignedIn),
         (status = 400, description = "Problem bad-request; the rules for names and passwords stand in detail"),
         (status = 401, description = "Problem unknown-token"),
         (status = 403, description = "Problem foreign-origin"),
@@ -194,8 +225,11 @@ pub async fn new_stream_key(asked: Asked) -> Answer {
 pub async fn set_up(asked: Asked) -> Answer {
     let SetUp { token, name, password } = asked.json()?;
     let new = NewPerson { name, role: Role::Admin, cameras: None, password };
-    let opened = asked.state.access.set_up(token.expose(), new, asked.peer.address.ip()).await?;
-    signed_in(&asked, StatusCode::CREATED, opened)
+    let (opened, stream_key) =
+        asked.state.access.set_up(token.expose(), new, asked.peer.address.ip()).await?;
+    let signed_in = SignedIn { name: opened.person.name, role: opened.person.role, kept: opened.kept };
+    let told = FirstSignedIn { signed_in, key: StreamKey { stream_key } };
+    with_cookie(&asked, Some(&opened.value), (StatusCode::CREATED, Json(told)).into_response())
 }
 
 /// The name of whoever is signed in as a person: tokens and the anonymous viewer have nothing of their own.
@@ -206,9 +240,9 @@ fn own_name(asked: &Asked) -> Result<String, Problem> {
     person.own_name().map(str::to_owned).ok_or_else(|| Denied::Forbidden.into())
 }
 
-fn signed_in(asked: &Asked, status: StatusCode, opened: Opened) -> Answer {
+fn signed_in(asked: &Asked, opened: Opened) -> Answer {
     let told = SignedIn { name: opened.person.name, role: opened.person.role, kept: opened.kept };
-    with_cookie(asked, Some(&opened.value), (status, Json(told)).into_response())
+    with_cookie(asked, Some(&opened.value), Json(told).into_response())
 }
 
 fn with_cookie(asked: &Asked, session: Option<&str>, mut response: Response) -> Answer {

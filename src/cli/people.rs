@@ -8,7 +8,7 @@ use clap::Subcommand;
 use jiff::Timestamp;
 
 use super::{DEFAULT_CONFIG, block_on};
-use crate::access::people::{Change, NewPerson};
+use crate::access::people::{self, NewPerson};
 use crate::access::{Access, Action, By, NewToken, Role};
 use crate::config::{self, Secret};
 use crate::health::Health;
@@ -16,6 +16,7 @@ use crate::store::Store;
 
 #[derive(clap::Args)]
 pub struct Common {
+    /// The box's configuration, which names its data folder
     #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// Print JSON
@@ -27,7 +28,9 @@ pub struct Common {
 pub enum User {
     /// Add somebody, and print their stream key: once, it is not kept
     Add {
+        /// What they sign in with: letters a to z, Chinese characters, digits and . - _ @
         name: String,
+        /// What they may do
         #[arg(long)]
         role: Role,
         /// Only this camera, or group:NAME (may be given again); without it every camera
@@ -44,37 +47,63 @@ pub enum User {
         #[command(flatten)]
         common: Common,
     },
-    /// Remove somebody: their sessions and streams end
+    /// Change somebody's role, cameras, state or password: their sessions end
+    Change(Change),
+    /// Remove somebody: their sessions and streams end. Tokens that they have made stay: `liuta token list` shows them
     Remove {
+        /// Whom, as `liuta user list` shows them
         name: String,
-        #[command(flatten)]
-        common: Common,
-    },
-    /// Give somebody a new password: their sessions end
-    Password {
-        name: String,
-        /// Read the password from standard input instead of asking for it
-        #[arg(long)]
-        password_stdin: bool,
         #[command(flatten)]
         common: Common,
     },
     /// Give somebody a new stream key, for RTSP, and print it: once, it is not kept. The old one ends
     Key {
+        /// Whom, as `liuta user list` shows them
         name: String,
         #[command(flatten)]
         common: Common,
     },
 }
 
+#[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub struct Change {
+    /// Whom, as `liuta user list` shows them
+    name: String,
+    /// What they may do from now on
+    #[arg(long, group = "what")]
+    role: Option<Role>,
+    /// Only this camera, or group:NAME, in place of those before (may be given again)
+    #[arg(long, value_name = "ID", group = "what")]
+    camera: Vec<String>,
+    /// Every camera
+    #[arg(long, group = "what", conflicts_with = "camera")]
+    every_camera: bool,
+    /// Keep them out, and keep their account
+    #[arg(long, group = "what")]
+    disable: bool,
+    /// Let them in again
+    #[arg(long, group = "what", conflicts_with = "disable")]
+    enable: bool,
+    /// Ask for a new password. The stream key stays: `liuta user key` makes a new one
+    #[arg(long, group = "what")]
+    password: bool,
+    /// Read the new password from standard input instead of asking for it
+    #[arg(long, group = "what")]
+    password_stdin: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
 #[derive(Subcommand)]
 pub enum Token {
     /// Make a token and print it: once, it is not kept
     Create {
+        /// What it may do
         #[arg(long)]
         role: Role,
         /// Only for this camera, or group:NAME (may be given again); without it for every camera
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "ID")]
         camera: Vec<String>,
         /// What it is for
         #[arg(long, default_value = "")]
@@ -95,6 +124,7 @@ pub enum Token {
     },
     /// Take a token back, by the id that `list` shows: its sessions and streams end
     Revoke {
+        /// Which, as `liuta token list` shows it
         id: String,
         #[command(flatten)]
         common: Common,
@@ -121,8 +151,8 @@ pub fn user(what: User) -> anyhow::Result<()> {
                 &common,
                 &serde_json::json!({ "name": account.name, "role": account.role, "stream_key": key }),
                 || {
-                    println!("{} is {} now", account.name, account.role.name());
-                    println!("stream key, for RTSP, shown this once: {key}");
+                    say!("{} is {} now", account.name, account.role.name());
+                    say!("stream key, for RTSP, shown this once: {key}");
                 },
             );
         }
@@ -141,25 +171,36 @@ pub fn user(what: User) -> anyhow::Result<()> {
                         state,
                     ]);
                 }
-                println!("{table}");
+                say!("{table}");
             });
         }
         User::Remove { name, common } => {
             let access = open(&common.config)?;
             block_on(async { Ok(access.remove_person(&name, None, By::command_line()).await?) })?;
-            print(&common, &serde_json::json!({ "removed": name }), || println!("{name} is removed"));
+            print(&common, &serde_json::json!({ "removed": name }), || say!("{name} is removed"));
         }
-        User::Password { name, password_stdin, common } => {
-            let access = open(&common.config)?;
-            let password = Some(password(&name, password_stdin)?);
-            let change = Change { password, ..Change::default() };
-            block_on(async { Ok(access.change_person(&name, change, None, By::command_line()).await?) })?;
-            print(&common, &serde_json::json!({ "changed": name }), || println!("{name} has a new password"));
+        User::Change(what) => {
+            let access = open(&what.common.config)?;
+            let password =
+                (what.password || what.password_stdin).then(|| password(&what.name, what.password_stdin));
+            let change = people::Change {
+                role: what.role,
+                cameras: (what.every_camera || !what.camera.is_empty()).then(|| limited(what.camera)),
+                disabled: (what.disable || what.enable).then_some(what.disable),
+                password: password.transpose()?,
+            };
+            let changing = access.change_person(&what.name, change, None, By::command_line());
+            let account = block_on(async { Ok(changing.await?) })?;
+            print(&what.common, &serde_json::json!(account), || {
+                let cameras = every(account.cameras.as_deref());
+                let state = if account.disabled { ", disabled" } else { "" };
+                say!("{}: {}, cameras: {cameras}{state}", account.name, account.role.name());
+            });
         }
         User::Key { name, common } => {
             let access = open(&common.config)?;
             let key = block_on(async { Ok(access.new_stream_key(&name, By::command_line()).await?) })?;
-            print(&common, &serde_json::json!({ "name": name, "stream_key": key }), || println!("{key}"));
+            print(&common, &serde_json::json!({ "name": name, "stream_key": key }), || say!("{key}"));
         }
     }
     Ok(())
@@ -177,24 +218,29 @@ pub fn token(what: Token) -> anyhow::Result<()> {
                 expires: expires.map(|after| Timestamp::now() + after),
             };
             let (about, token) = access.create_token(new, &By::command_line())?;
-            print(&common, &serde_json::json!({ "token": token, "id": about.id }), || println!("{token}"));
+            print(&common, &serde_json::json!({ "token": token, "id": about.id }), || say!("{token}"));
         }
         Token::List { common } => {
             let tokens = open(&common.config)?.tokens()?;
             print(&common, &serde_json::json!(tokens), || {
                 let mut table = comfy_table::Table::new();
                 table.load_style(comfy_table::presets::NOTHING);
-                table.set_header(["id", "name", "role", "cameras", "ends"]);
+                table.set_header(["id", "name", "role", "scopes", "cameras", "made by", "ends"]);
                 for token in &tokens {
                     let ends = match (token.revoked, token.expires) {
                         (Some(at), _) => format!("revoked {at:.0}"),
                         (None, Some(at)) => format!("{at:.0}"),
                         (None, None) => "never".to_owned(),
                     };
+                    let scopes = token.scopes.as_ref().map_or_else(
+                        || "all".to_owned(),
+                        |scopes| scopes.iter().map(|action| action.name()).collect::<Vec<_>>().join(" "),
+                    );
                     let cameras = every(token.cameras.as_deref());
-                    table.add_row([&token.id, &token.name, token.role.name(), &cameras, &ends]);
+                    let (role, made_by) = (token.role.name(), &token.created_by);
+                    table.add_row([&token.id, &token.name, role, &scopes, &cameras, made_by, &ends]);
                 }
-                println!("{table}");
+                say!("{table}");
             });
         }
         Token::Revoke { id, common } => {
@@ -203,7 +249,7 @@ pub fn token(what: Token) -> anyhow::Result<()> {
                 revoked,
                 "{id}: there is no such token, or it was revoked before; `liuta token list` shows them"
             );
-            print(&common, &serde_json::json!({ "revoked": id }), || println!("{id} is revoked"));
+            print(&common, &serde_json::json!({ "revoked": id }), || say!("{id} is revoked"));
         }
     }
     Ok(())
@@ -218,9 +264,11 @@ pub fn audit(what: Audit) -> anyhow::Result<()> {
             let oldest =
                 state.oldest.as_ref().map(|row| format!("; the oldest is {} of {:.0}", row.seq, row.at));
             let oldest = oldest.unwrap_or_default();
-            println!(
+            say!(
                 "{} rows, whole{oldest}; the newest is {} with the hash {}",
-                state.rows, state.newest, state.hash
+                state.rows,
+                state.newest,
+                state.hash
             );
         }
     });
@@ -250,7 +298,7 @@ fn open(file: &Path) -> anyhow::Result<Access> {
 }
 
 fn print(common: &Common, for_programs: &serde_json::Value, for_people: impl FnOnce()) {
-    if common.json { println!("{for_programs}") } else { for_people() }
+    if common.json { say!("{for_programs}") } else { for_people() }
 }
 
 fn limited(cameras: Vec<String>) -> Option<Vec<String>> {

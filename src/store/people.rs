@@ -56,7 +56,9 @@ impl Store {
             if first && administrators_but(db, "")? > 0 {
                 return Ok(Err(PeopleError::NotFirst));
             }
-            if find(db, &new.name)?.is_some() {
+            // Two who differ by a capital letter alone would be taken for each other.
+            let taken = "SELECT EXISTS (SELECT 1 FROM people WHERE name = ?1 COLLATE NOCASE)";
+            if db.prepare_cached(taken)?.query_row([&new.name], |row| row.get(0))? {
                 return Ok(Err(PeopleError::Taken));
             }
             put(db, new)?;

@@ -61,6 +61,24 @@ impl Store {
             Ok(())
         })
     }
+
+    /// Ends every session of a person, or of a token.
+    pub fn close_sessions_of(
+        &self,
+        person: Option<&str>,
+        token: Option<&str>,
+        entry: &AuditEntry,
+    ) -> Result<(), StoreError> {
+        self.write(|db| {
+            let closed = db
+                .prepare_cached("DELETE FROM sessions WHERE person IS ?1 AND token IS ?2")?
+                .execute((person, token))?;
+            if closed > 0 {
+                append(db, entry)?;
+            }
+            Ok(())
+        })
+    }
 }
 
 fn session(row: &Row<'_>) -> rusqlite::Result<SessionRow> {

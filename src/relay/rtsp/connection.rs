@@ -324,10 +324,8 @@ impl Connection {
     async fn stream(&mut self, request: &Request, path: &str) -> Result<(Arc<LiveStream>, Person), Response> {
         let shown = request.header("Authorization");
         let meant = |uri: &str| Target::of(uri).path == path;
-        let person = self.shared.access.player(&mut self.challenge, shown, &request.method, meant).await;
-        if person == Err(Denied::Unknown) {
-            self.shared.access.note_refused_player(shown, self.peer).await;
-        }
+        let access = self.shared.access.clone();
+        let person = access.player(&mut self.challenge, shown, self.peer, &request.method, meant).await;
         let person = person.map_err(|denied| self.deny(denied))?;
         let stream = self.shared.streams.get(path);
         let stream =
@@ -344,6 +342,10 @@ impl Connection {
     fn deny(&mut self, denied: Denied) -> Response {
         match denied {
             Denied::Forbidden => Response::new(403).saying(&denied.to_string()),
+            Denied::TooMany => {
+                self.denials += 1;
+                Response::new(503).with("Retry-After", "1").saying(&denied.to_string())
+            }
             Denied::CannotTell => Response::new(503).with("Retry-After", "5").saying(&denied.to_string()),
             Denied::SignIn | Denied::Unknown | Denied::Stale => {
                 if denied == Denied::Unknown {
