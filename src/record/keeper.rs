@@ -205,7 +205,9 @@ impl Keeper<'_> {
         let pinned = self.unmet.as_ref().map(|unmet| {
             let gone =
                 if sacrificed { "; the oldest evidence has been removed to go on recording" } else { "" };
-            format!("{unmet}, and all recordings that are left are evidence or still being written{gone}")
+            format!(
+                "{unmet}, and all recordings that are left are pinned evidence or still being written{gone}"
+            )
         });
         self.shared.alarms.limits(short, pinned);
         Ok(())
