@@ -183,7 +183,7 @@ async fn wrong_keys_of_players_are_limited_and_right_ones_are_not() {
     for n in 0..300 {
         match describe(home, &daemon, ["otto", "vera"][n % 2], "lk_wrong").await {
             401 => judged += 1,
-            503 => refused += 1,
+            429 => refused += 1,
             other => panic!("{other}"),
         }
         if n % 30 == 29 {

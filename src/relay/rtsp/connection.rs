@@ -344,7 +344,7 @@ impl Connection {
             Denied::Forbidden => Response::new(403).saying(&denied.to_string()),
             Denied::TooMany => {
                 self.denials += 1;
-                Response::new(503).with("Retry-After", "1").saying(&denied.to_string())
+                Response::new(429).with("Retry-After", "1").saying(&denied.to_string())
             }
             Denied::CannotTell => Response::new(503).with("Retry-After", "5").saying(&denied.to_string()),
             Denied::SignIn | Denied::Unknown | Denied::Stale => {

@@ -206,7 +206,7 @@ impl Response {
     }
 }
 
-/// RFC 2326 section 7.1.1; 431 is RFC 6585's.
+/// RFC 2326 section 7.1.1; 429 and 431 are RFC 6585's.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
@@ -216,6 +216,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         408 => "Request Timeout",
         413 => "Request Entity Too Large",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         454 => "Session Not Found",
         455 => "Method Not Valid In This State",
