@@ -92,7 +92,7 @@ async fn rows(daemon: &Daemon, action: &str, cookie: &str) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_administrator_gets_in_while_the_disk_is_full() {
     let Some(disk) = SmallDisk::mount(40) else { return };
-    let daemon = closed(disk.path(), NO_VISION).await;
+    let mut daemon = closed(disk.path(), NO_VISION).await;
     person(&daemon, "boss", "admin");
     person(&daemon, "olga", "operator");
     let hog = disk.fill();
@@ -138,6 +138,13 @@ async fn an_administrator_gets_in_while_the_disk_is_full() {
         .await;
     }
     done(&daemon, &["audit", "verify"]);
+
+    // One that is started on a full disk says so and ends; the service manager tries again.
+    daemon.terminate().await;
+    let _hog = disk.fill();
+    let output = liuta(&daemon, &["run"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("the disk is full; make room on it"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

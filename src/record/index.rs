@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{GapCause, RecordError};
+use crate::store::is_full;
 
 const SCHEMA: u32 = 1;
 
@@ -69,6 +70,9 @@ impl Index {
                     let _ = std::fs::remove_file(path.with_extension(side));
                 }
                 Ok((Index(Mutex::new(connect(path)?)), Some(aside.display().to_string())))
+            }
+            Err(RecordError::Index(error)) if is_full(&error) => {
+                Err(RecordError::Other(format!("{}: the disk is full; make room on it", path.display())))
             }
             Err(error) => Err(error),
         }

@@ -435,13 +435,16 @@ fn explain(path: &Path, error: rusqlite::Error) -> StoreError {
              `sqlite3 {path} .recover`; moved away, a new one is made and recordings stay",
             path = path.display(),
         )),
-        Some(ErrorCode::DiskFull) => StoreError::Full(path.display().to_string()),
-        // The index of the write-ahead log cannot grow.
-        _ if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE) => {
-            StoreError::Full(path.display().to_string())
-        }
+        _ if is_full(&error) => StoreError::Full(path.display().to_string()),
         _ => StoreError::Sqlite(error),
     }
+}
+
+/// Whether it is for want of room; the index of a write-ahead log that cannot grow says so in its own way.
+pub fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|error| {
+        error.code == ErrorCode::DiskFull || error.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    })
 }
 
 /// As times are stored: nanoseconds since the Unix epoch, which fit until the year 2262.
