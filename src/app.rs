@@ -60,6 +60,12 @@ const ALERTS_KEPT: Duration = Duration::from_secs(180 * 86_400);
 
 /// Runs the daemon until it is told to stop.
 pub async fn run(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
+    for file in loaded.exposed() {
+        tracing::warn!(
+            "{} holds passwords, and everybody on this box can read it: chmod o-r",
+            file.display()
+        );
+    }
     // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
     let (mut app, mut requests) = App::start(file, loaded).await?;

@@ -303,6 +303,20 @@ async fn a_camera_is_tried_without_being_configured() {
     assert!(!daemon.log().contains(PASSWORD));
 }
 
+#[test]
+fn passwords_that_everybody_can_read_are_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("liuta.toml");
+    std::fs::write(&file, format!("data = {:?}\n{DEAD_CAMERAS}", folder.path().join("data"))).unwrap();
+    for (mode, told) in [(0o644, true), (0o640, false)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (code, said) = check(&file);
+        assert_eq!((code, said.contains("everybody on this box can read it")), (Some(0), told), "{said}");
+        assert!(!said.contains(PASSWORD), "{said}");
+    }
+}
+
 fn check(file: &Path) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_liuta")).arg("check").arg(file).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())

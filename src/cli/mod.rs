@@ -200,7 +200,11 @@ fn run(file: PathBuf) -> anyhow::Result<()> {
 }
 
 fn check(file: PathBuf, show: bool, json: bool) -> anyhow::Result<()> {
-    let Loaded { config, settings, .. } = config::file::load(&file)?;
+    let loaded = config::file::load(&file)?;
+    for file in loaded.exposed() {
+        eprintln!("{}: holds passwords, and everybody on this box can read it: chmod o-r", file.display());
+    }
+    let Loaded { config, settings, .. } = loaded;
     if show && !json {
         // What is wrong is told on stderr, so that both can be looked at.
         say!("{}", table(&settings));

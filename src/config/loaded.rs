@@ -1,5 +1,7 @@
 //! The configuration together with the files that it came from: what can be shown with its origin, and changed.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::{Table, Value};
@@ -36,6 +38,19 @@ impl Loaded {
     /// The whole as it was written, secrets too.
     pub fn tree(&self) -> &Table {
         &self.tree
+    }
+
+    /// Files that hold passwords of cameras and can be read by everybody on the box.
+    pub fn exposed(&self) -> Vec<&Path> {
+        let holds_passwords = |layer: &&Layer| {
+            let here = format!("{}:", layer.name);
+            let mut passwords = self.settings.iter().filter(|setting| setting.key.ends_with(".password"));
+            passwords.any(|setting| setting.from.starts_with(&here))
+        };
+        let is_open = |layer: &&Layer| {
+            std::fs::metadata(&layer.path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
+        };
+        self.layers.iter().filter(holds_passwords).filter(is_open).map(|layer| &*layer.path).collect()
     }
 
     /// The same configuration with another value under these keys, or none, as the API's file can say it. Nothing is
