@@ -129,7 +129,7 @@ async fn an_administrator_gets_in_while_the_disk_is_full() {
     })
     .await;
     // It ends like any other, though the database knows nothing of it.
-    done(&daemon, &["user", "password", "boss", "--password-stdin"]);
+    done(&daemon, &["user", "change", "boss", "--password-stdin"]);
     for ended in [&kept, &cookie] {
         until(Duration::from_secs(10), "the session's end", async || {
             let status = get(&daemon, "/api/v1/users", ended).await.status();
