@@ -304,6 +304,8 @@ impl App {
             }
             Ok(Err(problems)) => {
                 let message = format!("reload refused, the former configuration stays: {problems}");
+                // Each is told, not the first alone.
+                self.health.remove("config");
                 self.health.set("config", Severity::Degraded, message);
             }
             Err(error) => tracing::error!("reload: {error}"),

@@ -25,6 +25,9 @@ use crate::config::reader::{Problem, dotted};
 use crate::config::{self, Config, file};
 use crate::store::StoreError;
 
+/// Objects in objects; zones are the third level.
+const DEEPEST: usize = 8;
+
 /// Changes that wait for the one before; more are refused.
 const WAITING: usize = 16;
 
@@ -82,8 +85,8 @@ pub enum Change {
 pub enum Expected {
     /// Whatever there is.
     Any,
-    /// What had this [`Settings::tag`].
-    Tag(String),
+    /// What had one of these [`Settings::tag`]s.
+    Tags(Vec<String>),
 }
 
 /// One thing that is wrong with a change.
@@ -117,7 +120,11 @@ pub enum Refused {
 }
 
 fn told(flaws: &[Flaw]) -> String {
-    let lines: Vec<_> = flaws.iter().map(|flaw| format!("{}: {}", flaw.pointer, flaw.what)).collect();
+    let line = |flaw: &Flaw| match &*flaw.pointer {
+        "" => flaw.what.clone(),
+        pointer => format!("{pointer}: {}", flaw.what),
+    };
+    let lines: Vec<_> = flaws.iter().map(line).collect();
     lines.join("; ")
 }
 
@@ -203,30 +210,44 @@ impl Settings {
         {
             return Err(Refused::Missing);
         }
-        let wanted = match (there, change) {
+        let said = match (there, change) {
             (None, Change::Add(said)) => {
                 well_named(object)?;
-                Some(merged(object, &Table::new(), said)?)
+                said
             }
             (Some(_), Change::Add(_)) => return Err(Refused::Exists),
             (None, Change::Merge(..) | Change::Remove(_)) => return Err(Refused::Missing),
-            (Some(there), Change::Merge(expected, said)) => {
+            (Some(_), Change::Merge(expected, said)) => {
                 self.expect(before, object, expected)?;
-                Some(merged(object, there.as_table().unwrap_or(&Table::new()), said)?)
+                said
             }
             (Some(_), Change::Remove(expected)) => {
                 self.expect(before, object, expected)?;
-                None
+                let after = before.with(&keys, None).map_err(|problems| relied_on(&problems.0))?;
+                return if after.written(&keys).is_none() { Ok(after) } else { Err(overruled(&keys)) };
             }
         };
-        let wanted = wanted.map(Value::Table);
-        let after = before.with(&keys, wanted.clone()).map_err(|problems| refused(&keys, problems.0))?;
-        if after.written(&keys) != wanted.as_ref() {
-            let what = format!(
-                "a file in conf.d that is laid over the API's says something else of {}; change it there",
-                dotted(&keys.iter().map(|&key| key.to_owned()).collect::<Vec<_>>())
-            );
-            return Err(Refused::Conflict(what));
+        let none = Table::new();
+        let table = |value: Option<&Value>| value.and_then(Value::as_table).unwrap_or(&none).clone();
+        // What later files say is not taken over into the API's file: it is changed as it is without them, and judged as it
+        // counts.
+        let (counts, mut flaws) = merged(object, &table(there), said);
+        let (wanted, _) = merged(object, &table(before.writable(&keys).as_ref()), said);
+        let after = match before.with(&keys, Some(Value::Table(wanted))) {
+            Ok(after) if flaws.is_empty() => after,
+            Ok(_) => return Err(Refused::Flawed(flaws)),
+            Err(problems) => {
+                flaws.extend(inside(&keys, &problems.0));
+                return Err(if flaws.is_empty() { relied_on(&problems.0) } else { Refused::Flawed(flaws) });
+            }
+        };
+        if !counts_in(&after, object) {
+            // Without an address it is taken for what is left of something that is gone.
+            return Err(Refused::flaw("", "url: an address is needed"));
+        }
+        let now = table(after.written(&keys));
+        if said.keys().any(|key| now.get(key) != counts.get(key)) {
+            return Err(overruled(&keys));
         }
         Ok(after)
     }
@@ -234,8 +255,8 @@ impl Settings {
     fn expect(&self, loaded: &Loaded, object: &Object, expected: &Expected) -> Result<(), Refused> {
         match expected {
             Expected::Any => Ok(()),
-            Expected::Tag(tag) if self.tag(loaded, object).as_ref() == Some(tag) => Ok(()),
-            Expected::Tag(_) => Err(Refused::Stale),
+            Expected::Tags(tags) if self.tag(loaded, object).is_some_and(|tag| tags.contains(&tag)) => Ok(()),
+            Expected::Tags(_) => Err(Refused::Stale),
         }
     }
 
@@ -305,21 +326,37 @@ fn detail(before: Option<&Value>, after: Option<&Value>) -> String {
     }
 }
 
-/// What the reader of the file finds in the object is a flaw of the change; what it finds elsewhere relies on the object.
-fn refused(keys: &[&str], problems: Vec<Problem>) -> Refused {
-    let inside =
-        |problem: &Problem| problem.keys.iter().map(String::as_str).take(keys.len()).eq(keys.iter().copied());
-    let (inside, elsewhere): (Vec<_>, Vec<_>) = problems.into_iter().partition(inside);
-    if inside.is_empty() {
-        let lines: Vec<_> =
-            elsewhere.iter().map(|problem| format!("{}: {}", dotted(&problem.keys), problem.what)).collect();
-        return Refused::Conflict(lines.join("; "));
-    }
-    let flaw = |problem: Problem| {
-        let rest = problem.keys[keys.len()..].iter();
-        Flaw { pointer: rest.map(|key| pointer("", key)).collect(), what: problem.what }
+/// What the reader of the files finds wrong within the object.
+fn inside(keys: &[&str], problems: &[Problem]) -> Vec<Flaw> {
+    let rest = |problem: &Problem| {
+        let mut of = problem.keys.iter().map(String::as_str);
+        keys.iter().all(|key| of.next() == Some(key)).then(|| of.map(|key| pointer("", key)).collect())
     };
-    Refused::Flawed(inside.into_iter().map(flaw).collect())
+    let flaw = |problem: &Problem| Some(Flaw { pointer: rest(problem)?, what: problem.what.clone() });
+    problems.iter().filter_map(flaw).collect()
+}
+
+/// What else would be wrong.
+fn relied_on(problems: &[Problem]) -> Refused {
+    let line = |problem: &Problem| match &problem.keys[..] {
+        [] => problem.what.clone(),
+        keys => format!("{}: {}", dotted(keys), problem.what),
+    };
+    Refused::Conflict(problems.iter().map(line).collect::<Vec<_>>().join("; "))
+}
+
+fn counts_in(loaded: &Loaded, object: &Object) -> bool {
+    match object {
+        Object::Camera(id) => loaded.config.cameras.contains_key(id.as_str()),
+        Object::Destination(name) => loaded.config.dispatch.contains_key(name),
+        Object::Zone { .. } | Object::Channel(_) => true,
+    }
+}
+
+fn overruled(keys: &[&str]) -> Refused {
+    let keys: Vec<_> = keys.iter().map(|&key| key.to_owned()).collect();
+    let what = "a file in conf.d that is laid over the API's says something else of";
+    Refused::Conflict(format!("{what} {}; change it there", dotted(&keys)))
 }
 
 /// RFC 6901.
@@ -341,31 +378,48 @@ fn well_named(object: &Object) -> Result<(), Refused> {
     Err(Refused::flaw(if matches!(object, Object::Camera(_)) { "/id" } else { "/name" }, what))
 }
 
-/// The object with what was said laid over it.
-fn merged(object: &Object, there: &Table, said: &Map<String, Json>) -> Result<Table, Refused> {
+/// The object with what was said laid over it, and what is wrong with that.
+fn merged(object: &Object, there: &Table, said: &Map<String, Json>) -> (Table, Vec<Flaw>) {
     let mut flaws = Vec::new();
     let mut wanted = there.clone();
+    // Anything but text would be merged into what says where the stored one is kept.
+    let mut said = said.clone();
+    for key in ["password", "secret"] {
+        if said.get(key).is_some_and(|value| !value.is_string() && !value.is_null()) {
+            said.remove(key);
+            let what =
+                "text was expected, or null for none; only files on the box say where a secret is kept";
+            flaws.push(Flaw { pointer: pointer("", key), what: what.to_owned() });
+        }
+    }
     let leads = |key: &str| matches!(key, "url" | "sub_url" | "username" | "password");
     if !(matches!(object, Object::Camera(_)) && said.keys().any(|key| leads(key))) {
-        merge(said, &mut wanted, "", &mut flaws);
-        return if flaws.is_empty() { Ok(wanted) } else { Err(Refused::Flawed(flaws)) };
+        merge(&said, &mut wanted, "", &mut flaws);
+        return (wanted, flaws);
     }
     separate_credentials(&mut wanted);
     let base = wanted.clone();
-    let said_url = said.get("url").and_then(Json::as_str).and_then(|text| url::Url::parse(text).ok());
-    let new_password = said.contains_key("password")
-        || said_url.is_some_and(|url| !url.username().is_empty()) && !said.contains_key("username");
-    if new_password && !said.contains_key("password") {
-        // They stand in the new address.
+    let said_url =
+        |key: &str| said.get(key).and_then(Json::as_str).and_then(|text| url::Url::parse(text).ok());
+    let in_url = said_url("url").is_some_and(|url| url.password().is_some());
+    if said_url("sub_url").is_some_and(|url| !url.username().is_empty() || url.password().is_some()) {
+        let what = "the user name and password of url count here as well; leave them out";
+        flaws.push(Flaw { pointer: "/sub_url".to_owned(), what: what.to_owned() });
+    }
+    if said_url("url").is_some_and(|url| !url.username().is_empty()) && !said.contains_key("username") {
+        // Those in the new address count.
         wanted.remove("username");
+    }
+    if in_url && !said.contains_key("password") {
         wanted.remove("password");
     }
-    merge(said, &mut wanted, "", &mut flaws);
+    merge(&said, &mut wanted, "", &mut flaws);
     separate_credentials(&mut wanted);
-    if !new_password {
+    let is_new = in_url || said.get("password").is_some_and(|value| value.is_string() || value.is_null());
+    if !is_new {
         keep_password_at_home(&base, &wanted, &mut flaws);
     }
-    if flaws.is_empty() { Ok(wanted) } else { Err(Refused::Flawed(flaws)) }
+    (wanted, flaws)
 }
 
 /// RFC 7396.
@@ -384,6 +438,7 @@ fn merge(said: &Map<String, Json>, onto: &mut Table, at: &str, flaws: &mut Vec<F
             Json::Bool(_) if key == REMOVED => {
                 flaw("unknown here; to remove something, say null, or DELETE it")
             }
+            Json::Object(_) if at.matches('/').count() > DEEPEST => flaw("too deep"),
             Json::Object(inner) => {
                 let below = onto.entry(key.clone()).or_insert_with(|| Table::new().into());
                 if !below.is_table() {
@@ -433,7 +488,9 @@ fn separate_credentials(camera: &mut Table) {
         camera.insert(key.to_owned(), bare.to_string().into());
         if key == "url" && !camera.contains_key("username") {
             camera.insert("username".to_owned(), found.username.into());
-            camera.insert("password".to_owned(), found.password.expose().into());
+            if !found.password.expose().is_empty() && !camera.contains_key("password") {
+                camera.insert("password".to_owned(), found.password.expose().into());
+            }
         }
     }
 }
@@ -548,6 +605,24 @@ mod tests {
             let mut twice = once.clone();
             merge(said, &mut twice, "", &mut flaws);
             prop_assert!(once == twice || !flaws.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_file_goes_nowhere_either() {
+        let text =
+            "[cameras.gate]\nurl = \"rtsp://192.0.2.1/a\"\nusername = \"u\"\npassword = { env = \"PATH\" }\n";
+        let loaded = file::parse_layers(vec![Layer::new(Path::new("t.toml"), text.to_owned())]).unwrap();
+        let settings = requests(loaded, [7; 32]).0;
+        for password in [json!({}), json!({ "a": null }), json!([]), json!(1), json!({ "env": "HOME" })] {
+            let said = json!({ "url": "rtsp://192.0.2.9/a", "password": password });
+            let said = said.as_object().unwrap();
+            let change = Change::Merge(Expected::Any, said.clone());
+            assert!(matches!(
+                settings.prepare(&settings.loaded(), &gate(), &change),
+                Err(Refused::Flawed(_))
+            ));
+            assert!(settings.camera_to_try(Some("gate"), said.clone()).is_err());
         }
     }
 

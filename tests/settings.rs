@@ -163,8 +163,9 @@ async fn what_far_away_people_say_reaches_no_file_and_moves_no_password() {
     let gate = "/api/v1/cameras/gate-1";
     let unprocessable = StatusCode::UNPROCESSABLE_ENTITY;
     for (body, pointer) in [
-        (json!({ "password": { "file": "/etc/shadow" } }), "/password/file"),
-        (json!({ "password": { "env": "PATH" } }), "/password/env"),
+        (json!({ "password": { "file": "/etc/shadow" } }), "/password"),
+        (json!({ "password": { "env": "PATH" } }), "/password"),
+        (json!({ "password": {}, "name": "x" }), "/password"),
         (json!({ "removed": true }), "/removed"),
         (json!({ "groups": ["a", null] }), "/groups"),
         (json!({ "zones": { "z": 5 } }), "/zones/z"),
@@ -184,6 +185,19 @@ async fn what_far_away_people_say_reaches_no_file_and_moves_no_password() {
         let refused = admin.post("/api/v1/cameras/try", body).await.is(unprocessable);
         assert_eq!(refused.pointers(), ["/url"], "{}", refused.body);
     }
+    let many: serde_json::Map<_, _> =
+        (0..65).map(|n| (format!("z{n}"), json!({ "points": [[0, 0], [1, 0], [1, 1]] }))).collect();
+    assert_eq!(admin.patch(gate, json!({ "zones": many })).await.is(unprocessable).pointers(), ["/zones"]);
+    let nothing = admin.post("/api/v1/cameras", json!({ "id": "new-1" })).await.is(unprocessable);
+    assert!(nothing.body["detail"].as_str().unwrap().starts_with("url: "), "{}", nothing.body);
+    // All at once, also where the password would have to move.
+    let all = json!({ "url": "rtsp://127.0.0.2:1/a", "scene": "none", "x": 1 });
+    let mut pointers = admin.patch(gate, all).await.is(unprocessable).body["errors"].to_string();
+    for pointer in ["/url", "/scene", "/x"] {
+        pointers = pointers.replacen(&format!("{pointer:?}"), "", 1);
+    }
+    assert!(!pointers.contains("\"/"), "{pointers}");
+
     // With a password of its own, or none, it may go elsewhere; in the address it is kept apart.
     admin
         .patch(gate, json!({ "url": "rtsp://127.0.0.2:1/a", "password": PASSWORD }))
@@ -201,10 +215,10 @@ async fn what_far_away_people_say_reaches_no_file_and_moves_no_password() {
         "url": format!("https://user:{PASSWORD}@desk.example/send?access_token={PASSWORD}"),
         "secret": common::SECRET });
     let desk = admin.post("/api/v1/destinations", desk).await.is(StatusCode::CREATED);
-    assert_eq!(desk.body["url"], "https://desk.example/send?…");
+    assert_eq!(desk.body["url"], "https://desk.example/…");
     let all = admin.get("/api/v1/config").await.is(StatusCode::OK);
     let told = all.body.to_string();
-    assert!(told.contains("https://desk.example/send?…") && !told.contains(&common::SECRET[6..]), "{told}");
+    assert!(told.contains("https://desk.example/…") && !told.contains(&common::SECRET[6..]), "{told}");
     let (settings, revision) = (all.body["settings"].as_array().unwrap(), &all.body["revision"]);
     let from = |key: &str| settings.iter().find(|setting| setting["key"] == key).unwrap()["from"].clone();
     assert!(from("cameras.gate-1.url").as_str().unwrap().starts_with("conf.d/90-api.toml:"));
@@ -232,6 +246,11 @@ async fn what_far_away_people_say_reaches_no_file_and_moves_no_password() {
     // Whoever is limited to one camera configures that one.
     let limited = Client::of(&daemon, "admin", &["road-1"]);
     limited.patch("/api/v1/cameras/road-1", json!({ "name": "Road" })).await.is(StatusCode::OK);
+    for body in
+        [json!({ "url": "rtsp://127.0.0.1:1/a" }), json!({ "sub_url": null }), json!({ "groups": [] })]
+    {
+        limited.patch("/api/v1/cameras/road-1", body).await.is(StatusCode::FORBIDDEN);
+    }
     for (method, path) in [
         (Method::PATCH, gate),
         (Method::DELETE, gate),
@@ -345,6 +364,9 @@ async fn files_in_conf_d_are_laid_over_the_main_one_and_named_when_they_are_wron
     until(MINUTE, "the last file", async || (name().await == "Last word").then_some(())).await;
     let overruled = admin.patch("/api/v1/cameras/gate-1", json!({ "name": "Mine" })).await;
     assert!(overruled.is(StatusCode::CONFLICT).body["detail"].as_str().unwrap().contains("conf.d"));
+    // What a later file says is not taken over by a change of something else.
+    admin.patch("/api/v1/cameras/gate-1", json!({ "groups": ["school"] })).await.is(StatusCode::OK);
+    assert!(!std::fs::read_to_string(file("90-api.toml")).unwrap().contains("Last word"));
     std::fs::remove_file(file("99-last.toml")).unwrap();
     daemon.signal(Signal::HUP);
     until(MINUTE, "the API's name again", async || (name().await == "By API").then_some(())).await;
@@ -364,7 +386,15 @@ async fn files_in_conf_d_are_laid_over_the_main_one_and_named_when_they_are_wron
     })
     .await;
     assert_eq!(name().await, "By API");
+    // A pipe keeps nobody waiting, and each refusal is told.
     std::fs::remove_file(&own).unwrap();
+    run(Command::new("mkfifo").arg(file("60-pipe.toml")));
+    daemon.signal(Signal::HUP);
+    until(MINUTE, "the second refusal", async || {
+        daemon.log().contains("60-pipe.toml: is no file").then_some(())
+    })
+    .await;
+    std::fs::remove_file(file("60-pipe.toml")).unwrap();
 
     // What people changed in the API's own file is not written over.
     let api = file("90-api.toml");
@@ -378,8 +408,19 @@ async fn files_in_conf_d_are_laid_over_the_main_one_and_named_when_they_are_wron
     admin.patch("/api/v1/cameras/gate-1", json!({ "grid": "610881103001002" })).await.is(StatusCode::OK);
     assert_eq!(name().await, "By hand");
 
-    // A start with a broken file says so.
+    // What is left of a camera that the main file no longer names keeps nobody from starting.
     daemon.terminate().await;
+    let main = std::fs::read_to_string(daemon.config_file()).unwrap();
+    let (before, after) = main.split_once("[cameras.gate-1]").unwrap();
+    let (_, after) = after.split_once("[cameras.road-1]").unwrap();
+    std::fs::write(daemon.config_file(), format!("{before}[cameras.road-1]{after}")).unwrap();
+    let (code, told) = check(&daemon.config_file());
+    assert!(code == Some(2) && told.contains("conf.d/90-api.toml:") && told.contains("is left of"), "{told}");
+    let mut daemon = daemon.restart().await;
+    assert_eq!(admin.get("/api/v1/cameras").await.body["items"].as_array().unwrap().len(), 1);
+    daemon.terminate().await;
+
+    // A start with a broken file says so.
     std::fs::write(&own, "[cameras.gate-1\n").unwrap();
     let started = Command::new(env!("CARGO_BIN_EXE_liuta"))
         .args(["run", "--config"])

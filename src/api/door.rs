@@ -292,7 +292,12 @@ impl Asked {
         let kind = self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         // A form of a foreign page cannot send this type without asking first.
         let media_type = kind.and_then(|kind| kind.split(';').next()).map(str::trim);
-        if !media_type.is_some_and(|kind| kind.eq_ignore_ascii_case("application/json")) {
+        let is_json = |kind: &str| {
+            ["application/json", "application/merge-patch+json"]
+                .iter()
+                .any(|json| kind.eq_ignore_ascii_case(json))
+        };
+        if !media_type.is_some_and(is_json) {
             return Err(Problem::bad_request("Content-Type: application/json was expected"));
         }
         // Where the text is wrong is told, and the text is not repeated: it may hold a secret.

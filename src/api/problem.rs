@@ -56,6 +56,10 @@ impl Problem {
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
     }
 
+    pub fn forbidden(detail: impl Into<String>) -> Problem {
+        Problem::new(StatusCode::FORBIDDEN, "forbidden", "Not allowed", detail)
+    }
+
     pub fn foreign_origin() -> Problem {
         let detail = "the request was made by a page of another origin";
         Problem::new(StatusCode::FORBIDDEN, "foreign-origin", "Foreign origin", detail)

@@ -191,7 +191,7 @@ pub struct OneZone {
 pub struct DestinationSettings {
     name: String,
     r#type: &'static str,
-    /// Without what may let somebody in: `…` stands for a query.
+    /// Without what may let somebody in: `…` stands for a path and query.
     url: String,
     /// Whether there is a signing secret; it is never shown.
     has_secret: bool,
@@ -204,7 +204,7 @@ impl DestinationSettings {
         DestinationSettings {
             name: destination.name.clone(),
             r#type: "webhook",
-            url: file::shown(url),
+            url: file::shown_webhook(url),
             has_secret: secret.is_some(),
             expire: as_text(destination.expire),
         }
@@ -283,7 +283,16 @@ pub async fn add_camera(asked: Asked) -> Answer {
 )]
 pub async fn change_camera(asked: Asked) -> Answer {
     let id = asked.path("camera").to_owned();
-    let loaded = change(&asked, Object::Camera(id.clone()), merge(&asked)?).await?;
+    let wish = merge(&asked)?;
+    // Whoever is limited to some cameras could else have theirs show another, or let others see it.
+    if let (Change::Merge(_, said), false) = (&wish, asked.may(Action::Configure, None))
+        && let Some(key) = ["url", "sub_url", "groups"].into_iter().find(|key| said.contains_key(*key))
+    {
+        let detail =
+            format!("{key}: only who may configure every camera changes where one is and who may see it");
+        return Err(Problem::forbidden(detail));
+    }
+    let loaded = change(&asked, Object::Camera(id.clone()), wish).await?;
     show_camera(&asked, &loaded, &id, StatusCode::OK)
 }
 
@@ -574,7 +583,9 @@ fn expected(asked: &Asked) -> Result<Expected, Problem> {
     match asked.tag_to_match() {
         None => Err(Problem::precondition_required()),
         Some("*") => Ok(Expected::Any),
-        Some(tag) => Ok(Expected::Tag(tag.trim_matches('"').to_owned())),
+        Some(tags) => {
+            Ok(Expected::Tags(tags.split(',').map(|tag| tag.trim().trim_matches('"').to_owned()).collect()))
+        }
     }
 }
 

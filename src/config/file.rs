@@ -38,6 +38,8 @@ pub const CAMERA: [&str; 12] = [
 ];
 pub const DESTINATION: [&str; 4] = ["type", "url", "secret", "expire"];
 
+const MOST_ZONES: usize = 64;
+
 /// What a box is called whose configuration does not name it.
 const BOX: &str = "liuta";
 
@@ -98,6 +100,18 @@ fn data(file: &mut Reader<'_>, folder: &Path) -> PathBuf {
     folder.join(file.parsed_or("data", "/var/lib/liuta", |text| Ok(PathBuf::from(text))))
 }
 
+/// The API has changed what another file has since removed: nothing that should keep the box from recording.
+fn is_left_over(table: &Reader<'_>, needed: &str) -> bool {
+    let left_over = !table.has(needed) && table.is_of_api();
+    if left_over {
+        let what = format!(
+            "is left of something that no other file names any more, and does not count; remove it, or add {needed}"
+        );
+        table.warn(table.span.clone(), what);
+    }
+    left_over
+}
+
 /// The scene files beside the configuration, and what is wrong with them.
 struct Scenes<'p> {
     folder: &'p Path,
@@ -117,6 +131,9 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let vision = vision(file.table("vision"), &data, scenes.folder);
     let mut cameras = BTreeMap::new();
     for (id, table) in file.tables("cameras") {
+        if is_left_over(&table, "url") {
+            continue;
+        }
         let id = self::id(&id, &table);
         cameras.insert(id.clone(), Arc::new(camera(id, table, &network.cameras, scenes)));
     }
@@ -127,6 +144,9 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     }
     let mut dispatch = BTreeMap::new();
     for (name, table) in file.tables("dispatch") {
+        if is_left_over(&table, "url") {
+            continue;
+        }
         dispatch.extend(
             destination(&name, table, &network.destinations, scenes.folder)
                 .map(|found| (name, Arc::new(found))),
@@ -444,7 +464,7 @@ fn destination(name: &str, mut table: Reader<'_>, reach: &Reach, folder: &Path) 
         table.report(table.span.clone(), "url: a webhook needs the address that alerts are posted to");
     }
     // What of it lets somebody in may stand anywhere behind the path's beginning.
-    let url = table.parsed_and_shown("url", web_url, |url, _| shown(url));
+    let url = table.parsed_and_shown("url", web_url, |url, _| shown_webhook(url));
     if let Some(at) = &url {
         within_reach(&table, "url", at, reach);
     }
@@ -516,11 +536,12 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
     {
         table.report(at.span.clone(), "position: [longitude, latitude] in degrees, WGS-84, in that order");
     }
-    let zones = table
-        .tables("zones")
-        .into_iter()
-        .map(|(name, table)| zone::read(name, table, scene.as_deref()))
-        .collect();
+    let zones_at = table.place_of("zones");
+    let zones = table.tables("zones");
+    if let Some(at) = zones_at.filter(|_| zones.len() > MOST_ZONES) {
+        table.report(at, format!("zones: at most {MOST_ZONES} a camera"));
+    }
+    let zones = zones.into_iter().map(|(name, table)| zone::read(name, table, scene.as_deref())).collect();
     table.finish(&CAMERA);
     Camera {
         id,
@@ -589,7 +610,7 @@ fn camera_url(table: &mut Reader<'_>, key: &str, reach: &Reach) -> Option<(Url, 
             other => Err(format!("{other}: is no RTSP address; it begins with rtsp://")),
         }
     };
-    let at = table.parsed_and_shown(key, read, |url, _| bare(url))?;
+    let at = table.parsed_and_shown(key, read, |url, _| shown(url))?;
     within_reach(table, key, &at, reach);
     Some(credentials_apart(at.value))
 }
@@ -616,7 +637,7 @@ fn bare(url: &Url) -> String {
     without_credentials(url.clone()).into()
 }
 
-/// An address without what may let somebody in: chat services take their token in the query.
+/// An address without what may let somebody in: some cameras take a password in the query.
 pub fn shown(url: &Url) -> String {
     let mut url = without_credentials(url.clone());
     if url.query().is_some() {
@@ -624,6 +645,16 @@ pub fn shown(url: &Url) -> String {
     }
     url.set_fragment(None);
     url.as_str().replace("%E2%80%A6", "…")
+}
+
+/// The same of a webhook: chat services take their token in the path as well.
+pub fn shown_webhook(url: &Url) -> String {
+    let mut url = without_credentials(url.clone());
+    let is_bare = url.path() == "/" && url.query().is_none();
+    url.set_path("");
+    url.set_query(None);
+    url.set_fragment(None);
+    if is_bare { url.into() } else { format!("{url}…") }
 }
 
 /// Names are judged when they are resolved; an address can be judged here.

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use toml::{Table, Value};
 
 use super::overlay::{self, Layer, WriteError};
-use super::reader::{Problems, Setting};
+use super::reader::{Problem, Problems, Setting};
 use super::{Config, file};
+
+/// The API's file grows no further: thousands of cameras' worth, which is still read in no time.
+const MOST_WRITTEN: usize = 1 << 20;
 
 /// Never changed in place: [`with`](Loaded::with) makes another.
 #[derive(Debug)]
@@ -53,12 +56,28 @@ impl Loaded {
         self.layers.iter().filter(holds_passwords).filter(is_open).map(|layer| &*layer.path).collect()
     }
 
+    /// What the API's file and those before it say under these keys: what a change is made to.
+    pub fn writable(&self, keys: &[&str]) -> Option<Value> {
+        let (last, path) = keys.split_last()?;
+        let here = overlay::Api::of(&self.layers).here;
+        let table = path.iter().try_fold(&here, |table, key| table.get(*key)?.as_table())?;
+        table.get(*last).cloned()
+    }
+
     /// The same configuration with another value under these keys, or none, as the API's file can say it. Nothing is
     /// written yet. A file that is laid over the API's may win all the same.
     pub fn with(&self, keys: &[&str], value: Option<Value>) -> Result<Loaded, Problems> {
         let mut api = overlay::Api::of(&self.layers);
         put(&mut api.here, keys, value);
-        file::parse_layers(api.onto(&self.layers, &self.config.data))
+        let layers = api.onto(&self.layers, &self.config.data);
+        if let Some(long) = layers.iter().find(|layer| layer.is_api() && layer.text.len() > MOST_WRITTEN) {
+            let what = format!(
+                "would be longer than {} KiB; larger sets of cameras go into files",
+                MOST_WRITTEN >> 10
+            );
+            return Err(Problems(vec![Problem::of_file(&long.path, format!("{}: {what}", long.name))]));
+        }
+        file::parse_layers(layers)
     }
 
     /// Puts what differs from `before`, which was read from the files or written last, onto the disk.

@@ -56,7 +56,8 @@ impl Layer {
         Layer { name: format!("{FOLDER}/{}", layer.name), ..layer }
     }
 
-    fn is_api(&self) -> bool {
+    /// It is what the API writes.
+    pub fn is_api(&self) -> bool {
         self.path.file_name().is_some_and(|name| name == API_FILE)
     }
 }
@@ -92,11 +93,19 @@ pub fn read(data: &Path) -> Result<Vec<Layer>, Problems> {
         }
     }
     paths.sort();
-    let read = |path: PathBuf| match std::fs::read_to_string(&path) {
+    let read = |path: PathBuf| match read_file(&path) {
         Ok(text) => Ok(Layer::overlay(&path, text)),
         Err(error) => Err(refused(&path, error)),
     };
     paths.into_iter().map(read).collect()
+}
+
+/// What is no file, a pipe say, could keep the reader waiting for ever.
+fn read_file(path: &Path) -> std::io::Result<String> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("is no file"));
+    }
+    std::fs::read_to_string(path)
 }
 
 /// What the API's file may change, and what its changes make of it.

@@ -20,6 +20,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::overlay::{self, Layer};
 
+/// Of names.
+const LONGEST_TEXT: usize = 200;
+
 /// What stands for a secret wherever settings are shown.
 pub const SECRET: &str = "‹secret›";
 
@@ -86,8 +89,8 @@ pub struct Source {
     layers: Vec<Layer>,
     /// Each layer's text behind as many line breaks as there are bytes before it: a span alone tells its file.
     padded: Vec<String>,
-    /// Where the keys and values of the merged tree stand.
-    places: RefCell<Vec<(Range<usize>, Vec<String>)>>,
+    /// Where each layer and each of its lines begin.
+    starts: Vec<(usize, Vec<usize>)>,
     problems: RefCell<Vec<(usize, Problem)>>,
     warnings: RefCell<Vec<Problem>>,
     settings: RefCell<Vec<Setting>>,
@@ -101,15 +104,17 @@ impl Source {
     /// At least one layer.
     pub fn layered(layers: Vec<Layer>) -> Source {
         let mut before = 0;
-        let mut padded = Vec::new();
+        let (mut padded, mut starts) = (Vec::new(), Vec::new());
         for layer in &layers {
             padded.push("\n".repeat(before) + &layer.text);
+            let lines = layer.text.match_indices('\n').map(|(at, _)| at + 1);
+            starts.push((before, std::iter::once(0).chain(lines).collect()));
             before += layer.text.len() + 1;
         }
         Source {
             layers,
             padded,
-            places: RefCell::default(),
+            starts,
             problems: RefCell::default(),
             warnings: RefCell::default(),
             settings: RefCell::default(),
@@ -118,9 +123,7 @@ impl Source {
 
     /// The merged tree as a table; syntax errors become problems.
     pub fn root(&self) -> Reader<'_> {
-        let merged = self.merged();
-        note_places(&merged, &mut Vec::new(), &mut self.places.borrow_mut());
-        Reader { source: self, span: 0..0, keys: Vec::new(), table: merged }
+        Reader { source: self, span: 0..0, keys: Vec::new(), table: self.merged() }
     }
 
     pub(super) fn merged(&self) -> DeTable<'_> {
@@ -150,27 +153,16 @@ impl Source {
 
     fn problem(&self, span: Range<usize>, what: impl Into<String>) -> Problem {
         let (layer, line, column) = self.position(span.start);
-        let places = self.places.borrow();
-        let around = places.iter().filter(|(place, _)| place.contains(&span.start));
-        let keys = around.min_by_key(|(place, keys)| (place.len(), Reverse(keys.len())));
-        let keys = keys.map(|(_, keys)| keys.clone()).unwrap_or_default();
-        Problem { file: layer.path.clone(), line, column, keys, what: what.into() }
+        Problem { file: layer.path.clone(), line, column, keys: Vec::new(), what: what.into() }
     }
 
     /// The layer that a byte of the padded texts lies in, with line and column there.
     fn position(&self, at: usize) -> (&Layer, usize, usize) {
-        let mut rest = at;
-        let mut layer = &self.layers[0];
-        for next in &self.layers[1..] {
-            if rest <= layer.text.len() {
-                break;
-            }
-            rest -= layer.text.len() + 1;
-            layer = next;
-        }
-        let before = &layer.text[..layer.text.floor_char_boundary(rest)];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |rest| rest.chars().count()) + 1;
+        let index = self.starts.partition_point(|(start, _)| *start <= at).saturating_sub(1);
+        let (layer, (start, lines)) = (&self.layers[index], &self.starts[index]);
+        let rest = layer.text.floor_char_boundary(at - start);
+        let line = lines.partition_point(|begins| *begins <= rest);
+        let column = layer.text[lines[line - 1]..rest].chars().count() + 1;
         (layer, line, column)
     }
 
@@ -188,7 +180,18 @@ impl Source {
 
     /// In the order of the files.
     pub fn into_problems(self) -> Vec<Problem> {
-        let mut problems = self.problems.into_inner();
+        let mut problems = self.problems.take();
+        if problems.is_empty() {
+            return Vec::new();
+        }
+        // Only now: mostly there are none. What parsing reports again is known.
+        let mut places = Vec::new();
+        note_places(&self.merged(), &mut Vec::new(), &mut places);
+        for (at, problem) in &mut problems {
+            let around = places.iter().filter(|(place, _)| place.contains(at));
+            let keys = around.min_by_key(|(place, keys)| (place.len(), Reverse(keys.len())));
+            problem.keys = keys.map(|(_, keys)| keys.clone()).unwrap_or_default();
+        }
         problems.sort_by_key(|(at, _)| *at);
         problems.into_iter().map(|(_, problem)| problem).collect()
     }
@@ -259,6 +262,11 @@ impl<'s> Reader<'s> {
         self.table.contains_key(key)
     }
 
+    /// Whether the table was begun by the API, whose file may outlive what it was laid over.
+    pub fn is_of_api(&self) -> bool {
+        self.source.position(self.span.start).0.is_api()
+    }
+
     /// Where the key is written, if nobody has taken it yet.
     pub fn place_of(&self, key: &str) -> Option<Range<usize>> {
         self.table.get_key_value(key).map(|(name, _)| name.span())
@@ -286,6 +294,10 @@ impl<'s> Reader<'s> {
         let at = self.get::<String>(key)?;
         if at.value.trim().is_empty() {
             self.report(at.span, format!("{key}: is empty; leave it out instead"));
+            return None;
+        }
+        if at.value.chars().count() > LONGEST_TEXT || at.value.chars().any(char::is_control) {
+            self.report(at.span, format!("{key}: at most {LONGEST_TEXT} characters, on one line"));
             return None;
         }
         Some(at.value)
