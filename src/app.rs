@@ -497,7 +497,8 @@ async fn forget_old(store: Arc<Store>, settings: Settings, health: Health) {
 }
 
 async fn keep_state_often(store: Arc<Store>, health: Health) {
-    let mut due = tokio::time::interval(CHECKPOINT_EVERY);
+    // The start has done it once.
+    let mut due = tokio::time::interval_at(Instant::now() + CHECKPOINT_EVERY, CHECKPOINT_EVERY);
     loop {
         due.tick().await;
         let (store, health) = (store.clone(), health.clone());

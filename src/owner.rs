@@ -4,9 +4,9 @@
 //! Root may be the first to come (`sudo liuta token create`, one run by hand), but the service's user must be able to
 //! open everything afterwards.
 
-use std::ffi::OsStr;
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::process::geteuid;
@@ -26,6 +26,30 @@ pub fn hand_over(made: &Path) {
     if let Err(error) = given {
         tracing::debug!("{}: stays root's: {error}", made.display());
     }
+}
+
+/// Replaces a file whole or not at all, safe from a power cut once this returns; at no time can more people read it than
+/// `mode` says. Its folder must be there.
+pub fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let draft = folder.join(name);
+    // One that a crash has left may be anybody's.
+    if let Err(error) = std::fs::remove_file(&draft)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+    hand_over(&draft);
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| std::fs::rename(&draft, path)) {
+        let _ = std::fs::remove_file(&draft);
+        return Err(error);
+    }
+    std::fs::File::open(folder)?.sync_all()
 }
 
 /// The error with what people need to know of it, where it comes of a folder or file that is another user's.

@@ -11,14 +11,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Mac;
 use serde_json::{Map, Value as Json};
-use sha2::Sha256;
 use tokio::sync::{mpsc, oneshot};
 use toml::{Table, Value};
 
-use crate::access::By;
 use crate::access::audit::{Audit, Event};
+use crate::access::{By, keyed};
 use crate::config::loaded::Loaded;
 use crate::config::overlay::{self, REFERENCES, REMOVED, WriteError};
 use crate::config::reader::{Problem, dotted};
@@ -271,10 +270,7 @@ impl Settings {
     }
 
     fn hash(&self, text: String) -> String {
-        // HMAC pads a shorter key with zeros to SHA-256's block (RFC 2104, section 2).
-        let mut block = [0; 64];
-        block[..32].copy_from_slice(&self.key);
-        let mac = Hmac::<Sha256>::new(&block.into()).chain_update(text).finalize().into_bytes();
+        let mac = keyed(&self.key).chain_update(text).finalize().into_bytes();
         mac[..12].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

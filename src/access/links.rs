@@ -6,6 +6,14 @@ use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
 use sha2::Sha256;
 
+/// HMAC-SHA-256 with one of the box's secrets.
+pub fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    // HMAC pads a shorter key with zeros to SHA-256's block (RFC 2104, section 2).
+    let mut block = [0; 64];
+    block[..32].copy_from_slice(key);
+    Hmac::new(&block.into())
+}
+
 /// Signs and checks links with one key of the box.
 #[derive(Clone)]
 pub struct Links {
@@ -14,10 +22,7 @@ pub struct Links {
 
 impl Links {
     pub fn new(key: [u8; 32]) -> Links {
-        // HMAC pads a shorter key with zeros to SHA-256's block (RFC 2104, section 2).
-        let mut block = [0; 64];
-        block[..32].copy_from_slice(&key);
-        Links { mac: Hmac::new(&block.into()) }
+        Links { mac: keyed(&key) }
     }
 
     /// `path` (begins with `/`, no query) with `?expires=…&signature=…`; `expires` in Unix seconds.

@@ -40,7 +40,7 @@ use crate::store::{Ha1, PersonRow, Store, StoreError, TokenRow};
 use audit::Audit;
 pub use digest::Challenge;
 use limits::Limits;
-pub use links::Links;
+pub use links::{Links, keyed};
 use passwords::Passwords;
 pub use roles::{Action, Role};
 pub use sign_in::{IDLE, LIFE, Opened, Refused};

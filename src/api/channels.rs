@@ -85,7 +85,7 @@ pub(super) fn show(asked: &Asked, name: &str, status: StatusCode) -> Answer {
     if !asked.may(Action::Live, Some(&on_air.camera)) {
         return Err(Denied::Forbidden.into());
     }
-    Ok(tagged(&on_air.revision, (status, Json(describe(asked, name.into(), &on_air)))))
+    Ok(tagged(on_air.revision, (status, Json(describe(asked, name.into(), &on_air)))))
 }
 
 #[utoipa::path(
@@ -112,7 +112,7 @@ pub async fn switch(asked: Asked) -> Answer {
             state.channels.switch(&name, &camera, expected, &by, may)
         })
         .await?;
-    Ok(tagged(&on_air.revision, Json(describe(&asked, asked.path("channel").into(), &on_air))))
+    Ok(tagged(on_air.revision, Json(describe(&asked, asked.path("channel").into(), &on_air))))
 }
 
 fn describe(asked: &Asked, name: Id, on_air: &OnAir) -> ChannelView {

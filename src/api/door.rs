@@ -122,9 +122,8 @@ async fn enter(state: Shared, request: Request, need: Need) -> Result<Asked, Pro
     let query = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let query = query.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     let (person, signed_in) = who(&state.access, &parts, peer).await;
-    let public = state.settings.config().site.public_url.host_str().map(str::to_owned);
-    let misled =
-        person.as_ref().is_ok_and(Person::is_anonymous) && !is_ours(&parts.headers, public.as_deref());
+    let misled = person.as_ref().is_ok_and(Person::is_anonymous)
+        && !is_ours(&parts.headers, state.settings.config().site.public_url.host_str());
     let person = if misled { Err(Denied::SignIn) } else { person };
     if let (Some(place), Ok(_), true) = (parts.extensions.get::<Place>(), &person, signed_in) {
         place.is_known();
@@ -260,7 +259,7 @@ pub fn camera_of_channel(asked: &Asked) -> String {
 }
 
 /// An answer with its `ETag`.
-pub fn tagged(tag: &impl Display, response: impl IntoResponse) -> Response {
+pub fn tagged(tag: impl Display, response: impl IntoResponse) -> Response {
     let mut response = response.into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{tag}\"")) {
         response.headers_mut().insert(header::ETAG, tag);

@@ -135,7 +135,7 @@ pub async fn add_user(asked: Asked) -> Answer {
     let new = NewPerson { name, role, cameras, password };
     let (account, stream_key) = asked.state.access.add_person(new, asked.by()).await?;
     let revision = account.revision;
-    Ok(tagged(&revision, (StatusCode::CREATED, Json(NewAccount { account, stream_key }))))
+    Ok(tagged(revision, (StatusCode::CREATED, Json(NewAccount { account, stream_key }))))
 }
 
 #[utoipa::path(
@@ -149,7 +149,7 @@ pub async fn user(asked: Asked) -> Answer {
     let name = asked.path("name").to_owned();
     let account = asked.ask(move |state| state.access.account(&name)).await?;
     let account = account.ok_or_else(|| Problem::not_found("there is nobody of that name"))?;
-    Ok(tagged(&account.revision.clone(), Json(account)))
+    Ok(tagged(account.revision, Json(account)))
 }
 
 #[utoipa::path(
@@ -172,7 +172,7 @@ pub async fn change_user(asked: Asked) -> Answer {
     }
     let (expected, by) = (grants_of(&asked, asked.if_match()?).await?, asked.by());
     let account = asked.state.access.change_person(asked.path("name"), change, expected, by).await?;
-    Ok(tagged(&account.revision.clone(), Json(account)))
+    Ok(tagged(account.revision, Json(account)))
 }
 
 #[utoipa::path(

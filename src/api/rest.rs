@@ -215,7 +215,7 @@ pub async fn alerts(asked: Asked) -> Answer {
 )]
 pub async fn alert(asked: Asked) -> Answer {
     let alert = the_alert(&asked, Action::Alerts).await?;
-    Ok(tagged(&alert.revision, Json(Document::of(&alert))))
+    Ok(tagged(alert.revision, Json(Document::of(&alert))))
 }
 
 #[utoipa::path(

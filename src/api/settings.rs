@@ -227,7 +227,7 @@ pub async fn config(asked: Asked) -> Answer {
     let loaded = asked.state.settings.loaded();
     let revision = asked.state.settings.revision(&loaded);
     let settings = loaded.settings.clone();
-    Ok(tagged(&revision.clone(), Json(Configuration { revision, settings })))
+    Ok(tagged(revision.clone(), Json(Configuration { revision, settings })))
 }
 
 #[utoipa::path(
@@ -250,7 +250,7 @@ fn show_camera(asked: &Asked, loaded: &Loaded, id: &str, status: StatusCode) -> 
     let settings = configures.then(|| CameraSettings::of(camera));
     let body = (status, Json(OneCamera { view, settings }));
     match asked.state.settings.tag(loaded, &Object::Camera(id.to_owned())).filter(|_| configures) {
-        Some(tag) => Ok(tagged(&tag, body)),
+        Some(tag) => Ok(tagged(tag, body)),
         None => Ok(body.into_response()),
     }
 }
@@ -381,7 +381,7 @@ fn show_zone(asked: &Asked, loaded: &Loaded, name: &str, status: StatusCode) -> 
     let zone = zone.ok_or_else(|| Problem::not_found("there is no such zone"))?;
     let object = Object::Zone { camera: camera.id.to_string(), zone: name.to_owned() };
     let tag = asked.state.settings.tag(loaded, &object).unwrap_or_default();
-    Ok(tagged(&tag, (status, Json(one_zone(zone)))))
+    Ok(tagged(tag, (status, Json(one_zone(zone)))))
 }
 
 #[utoipa::path(
@@ -474,7 +474,7 @@ fn show_destination(asked: &Asked, loaded: &Loaded, name: &str, status: StatusCo
     let found = loaded.config.dispatch.get(name);
     let found = found.ok_or_else(|| Problem::not_found("there is no such destination"))?;
     let tag = asked.state.settings.tag(loaded, &Object::Destination(name.to_owned())).unwrap_or_default();
-    Ok(tagged(&tag, (status, Json(DestinationSettings::of(found)))))
+    Ok(tagged(tag, (status, Json(DestinationSettings::of(found)))))
 }
 
 #[utoipa::path(

@@ -71,7 +71,7 @@ pub async fn transition(asked: Asked) -> Answer {
     let alert = the_alert(&asked, Action::Transition).await?;
     let (wanted, expected, by) = (Wanted { to, reason, note }, asked.if_match()?, asked.by());
     let done = asked.ask(move |state| state.dispatch.transition(&alert.id, &wanted, expected, &by)).await?;
-    Ok(tagged(&done.revision, (StatusCode::CREATED, Json(Document::of(&done)))))
+    Ok(tagged(done.revision, (StatusCode::CREATED, Json(Document::of(&done)))))
 }
 
 impl From<TransitionError> for Problem {

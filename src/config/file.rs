@@ -649,12 +649,8 @@ pub fn shown(url: &Url) -> String {
 
 /// The same of a webhook: chat services take their token in the path as well.
 pub fn shown_webhook(url: &Url) -> String {
-    let mut url = without_credentials(url.clone());
     let is_bare = url.path() == "/" && url.query().is_none();
-    url.set_path("");
-    url.set_query(None);
-    url.set_fragment(None);
-    if is_bare { url.into() } else { format!("{url}…") }
+    format!("{}/{}", url.origin().ascii_serialization(), if is_bare { "" } else { "…" })
 }
 
 /// Names are judged when they are resolved; an address can be judged here.

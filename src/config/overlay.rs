@@ -8,9 +8,7 @@
 //!
 //! What does not belong here: what the keys mean ([`super::file`]), and who changes them ([`crate::settings`]).
 
-use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -162,23 +160,9 @@ pub fn write(before: &[Layer], after: &[Layer]) -> Result<(), WriteError> {
     if on_disk.as_ref() != before.iter().find(|layer| layer.is_api()).map(|layer| &layer.text) {
         return Err(WriteError::ByHand);
     }
-    replace(&wanted.path, &wanted.text).map_err(failed)
-}
-
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    owner::make_folders(folder, 0o700)?;
-    let fresh = folder.join(format!(".{API_FILE}.new"));
-    // Of a write that was cut off.
-    let _ = std::fs::remove_file(&fresh);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    owner::hand_over(&fresh);
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| std::fs::rename(&fresh, path)) {
-        let _ = std::fs::remove_file(&fresh);
-        return Err(error);
-    }
-    std::fs::File::open(folder)?.sync_all()
+    let folder = wanted.path.parent().unwrap_or(Path::new("."));
+    owner::make_folders(folder, 0o700).map_err(failed)?;
+    owner::replace(&wanted.path, &wanted.text, 0o600).map_err(failed)
 }
 
 /// What the layers say together; what cannot be parsed says nothing.

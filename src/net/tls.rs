@@ -4,8 +4,7 @@
 //! few seconds and at a reload, and before the box's own ends. A pair that is broken changes nothing but a health state.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -265,23 +264,8 @@ fn system_time(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_second().max(0).unsigned_abs())
 }
 
-/// Replaces a file whole; at no time can more people read it than `mode` says.
 fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
-    let write = || -> io::Result<()> {
-        let draft = path.with_extension("new");
-        // One that a crash has left may be anybody's.
-        if let Err(error) = fs::remove_file(&draft)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error);
-        }
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        owner::hand_over(&draft);
-        file.sync_all()?;
-        fs::rename(&draft, path)
-    };
-    write().with_context(|| format!("{}", path.display()))
+    owner::replace(path, text, mode).with_context(|| format!("{}", path.display()))
 }
 
 impl ResolvesServerCert for Current {
