@@ -22,6 +22,9 @@ use crate::config::{Camera, Rule, Scene, Zone};
 /// Also how far back a look may lie before it means that the clock has stepped. Never less than ten looks.
 const GAP: Duration = Duration::from_secs(60);
 
+/// Where nobody looked, what is seen again within so long is the same event: a restart, a camera that was away.
+const SAME_EVENT: SignedDuration = SignedDuration::from_mins(30);
+
 /// Revisions of an active alert are at least so far apart …
 const REVISE_EVERY: SignedDuration = SignedDuration::from_secs(10);
 /// … and come for a score that is better by this, or for boxes that cover [`GROWTH`] times as much.
@@ -195,6 +198,7 @@ impl Watch {
     pub fn look(&mut self, look: &Look<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         let Some(scene) = self.camera.scene.clone() else { return outcome };
+        outcome.changes.extend(self.end_forgotten(look.at, &scene));
         self.follow_clock(look.at, &scene);
         let late = self.newest.is_some_and(|newest| look.at <= newest);
         self.newest = self.newest.max(Some(look.at));
@@ -207,6 +211,21 @@ impl Watch {
         let counting = look.detections.iter().zip(counted).filter(|(_, counts)| *counts);
         outcome.counted = counting.map(|(detection, _)| detection.clone()).collect();
         outcome
+    }
+
+    /// Ends what was last seen long ago, where nobody has looked since: what burns now is another fire.
+    fn end_forgotten(&mut self, at: Timestamp, scene: &Scene) -> Vec<Change> {
+        if self.newest.is_some_and(|newest| at <= newest + signed(GAP.max(scene.look_every * 10))) {
+            return Vec::new();
+        }
+        let forgotten = |spot: &&mut Spot| match &spot.state {
+            State::Active(active) => {
+                let over = signed(spot.rule.end_after + spot.rule.cooldown).max(SAME_EVENT);
+                at > active.last_hit + over
+            }
+            _ => false,
+        };
+        self.spots.iter_mut().filter(forgotten).filter_map(|spot| spot.end(scene)).collect()
     }
 
     /// Begins anew where the looks leave a gap or the clock steps; small steps back are looks out of order.

@@ -216,6 +216,24 @@ fn a_restart_takes_up_the_alert_and_makes_no_second_one() {
 }
 
 #[test]
+fn a_fire_long_after_the_last_look_is_a_new_alert() {
+    let (mut away, alert) = burning();
+    let mut restarted = Watch::new(forest());
+    assert!(restarted.resume(alert.clone()).is_none());
+    for watch in [&mut away, &mut restarted] {
+        let ended = one(see(watch, 8 * 3600, &[fire(0.9)]));
+        assert_eq!((ended.what, &ended.alert.id), (What::Ended, &alert.id));
+        assert!(ended.alert.ended_at < Some(at(600)), "when it was last seen");
+        let mut again = Vec::new();
+        for second in (2..30).step_by(2) {
+            again.extend(see(watch, 8 * 3600 + second, &[fire(0.9)]));
+        }
+        assert_eq!(again[0].what, What::Confirmed);
+        assert_ne!(again[0].alert.id, alert.id);
+    }
+}
+
+#[test]
 fn a_reload_keeps_what_is_unchanged_and_ends_what_is_gone() {
     let (mut watch, alert) = burning();
     assert!(watch.retune(camera("name = \"other\"\nscene = \"forest-fire\"")).is_empty());
