@@ -526,13 +526,13 @@ async fn record(server: &Server, source: &str, quality: &str, times: i64) -> Tim
     let end = time::from_90k(time::to_90k(start) + times * clip.duration_90k);
     let whole = |stretch: &liuta::record::Stretch| matches!(stretch, liuta::record::Stretch::Recorded { end: until, .. } if *until >= end);
     for _ in 0..1200 {
-        let told = server.state.ring.list("gate-1", start..Timestamp::now()).unwrap();
+        let told = server.state.ring.archive().list("gate-1", start..Timestamp::now()).unwrap();
         if told.iter().any(whole) {
             return start;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("it is not recorded: {:?}", server.state.ring.list("gate-1", start..Timestamp::now()));
+    panic!("it is not recorded: {:?}", server.state.ring.archive().list("gate-1", start..Timestamp::now()));
 }
 
 /// Decodes the answer's film without a warning and counts its pictures.

@@ -359,7 +359,7 @@ async fn as_many_pictures_are_recorded_as_were_sent() {
     assert_eq!(recorded.health.metrics.camera_sessions.get_or_create(&label).get(), 1);
 
     let range = start..jiff::Timestamp::now();
-    let mut export = recorded.ring.export("gate", range).unwrap();
+    let mut export = recorded.ring.archive().export("gate", range).unwrap();
     let file = tempfile::NamedTempFile::new().unwrap();
     while let Some(bytes) = export.recv().await {
         std::io::Write::write_all(&mut file.as_file(), &bytes.unwrap()).unwrap();
@@ -405,7 +405,7 @@ async fn a_camera_that_returns_is_recorded_again_within_five_seconds() {
     assert!(recorded.ring.close(SLACK));
     assert!(live.is_closed() && sub.is_closed());
     let now = jiff::Timestamp::now();
-    let list = recorded.ring.list("gate", now - Duration::from_secs(3600)..now).unwrap();
+    let list = recorded.ring.archive().list("gate", now - Duration::from_secs(3600)..now).unwrap();
     let kinds: Vec<_> = list
         .iter()
         .map(|stretch| match stretch {

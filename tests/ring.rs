@@ -168,7 +168,7 @@ fn pictures(path: &Path) -> usize {
 }
 
 fn export(ring: &Arc<Ring>, camera: &str, from: Timestamp, to: Timestamp, path: &Path) {
-    let mut stream = ring.export(camera, from..to).unwrap();
+    let mut stream = ring.archive().export(camera, from..to).unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.blocking_recv() {
         bytes.extend_from_slice(&chunk.unwrap());
@@ -177,7 +177,7 @@ fn export(ring: &Arc<Ring>, camera: &str, from: Timestamp, to: Timestamp, path: 
 }
 
 fn list(ring: &Ring, camera: &str) -> Vec<Stretch> {
-    ring.list(camera, ago(7 * 86_400)..Timestamp::now()).unwrap()
+    ring.archive().list(camera, ago(7 * 86_400)..Timestamp::now()).unwrap()
 }
 
 fn recorded(start: Timestamp, seconds: f64) -> Stretch {
@@ -417,7 +417,7 @@ fn pictures_that_end_in_zeros_are_recovered_and_what_may_be_footage_is_never_rem
 fn a_gap_ends_where_recording_begins_and_a_restarted_camera_was_not_off() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path());
-    let all = || ring.list("gate", ago(3600)..later(Timestamp::now(), 3600.0)).unwrap();
+    let all = || ring.archive().list("gate", ago(3600)..later(Timestamp::now(), 3600.0)).unwrap();
     let recorder = ring.recorder(&camera("gate"), Feed::Main);
     // The first part comes long after its first picture, when the running gap has been looked at again.
     std::thread::sleep(Duration::from_millis(3000));
@@ -492,7 +492,7 @@ fn a_newer_index_and_a_second_daemon_are_refused() {
 fn bad_ranges_are_told_apart() {
     let data = tempfile::tempdir().unwrap();
     let ring = open(data.path());
-    let of = |from, to| ring.export("gate", ago(from)..ago(to)).expect_err("refused");
+    let of = |from, to| ring.archive().export("gate", ago(from)..ago(to)).expect_err("refused");
     assert!(matches!(of(10, 20), RecordError::Reversed { .. }));
     assert!(matches!(of(400_000, 20), RecordError::TooLong));
     assert!(matches!(of(20, 10), RecordError::Nothing { .. }));
@@ -626,7 +626,7 @@ fn an_abandoned_export_ends() {
     until("recorded", || list(&ring, "gate").first() == Some(&recorded(start, 90.0)));
     for _ in 0..200 {
         // More than may run at once: each gives its place back.
-        until("a place", || match ring.export("gate", start..Timestamp::now()) {
+        until("a place", || match ring.archive().export("gate", start..Timestamp::now()) {
             Ok(stream) => {
                 drop(stream);
                 true

@@ -169,7 +169,7 @@ pub async fn list(asked: Asked) -> Answer {
         return Err(Problem::bad_request("end: not after start"));
     }
     let asked_for = camera.clone();
-    let stretches = asked.ask(move |state| state.ring.list(&asked_for, start..end)).await?;
+    let stretches = asked.ask(move |state| state.ring.archive().list(&asked_for, start..end)).await?;
     if stretches.is_empty() && !asked.state.settings.config().cameras.contains_key(camera.as_str()) {
         let detail = format!("there is no camera {camera:?}, and nothing is recorded of one in that range");
         return Err(Problem::not_found(detail));
@@ -258,7 +258,7 @@ async fn export(
     let standing = asked.standing(action, Some(&camera)).ok_or(Denied::SignIn)?;
     let name = format!("{camera}_{}.mp4", range.start.strftime("%Y%m%dT%H%M%SZ"));
     if asked.is_for_headers() {
-        let listed = asked.ask(move |state| state.ring.list(&camera, range)).await?;
+        let listed = asked.ask(move |state| state.ring.archive().list(&camera, range)).await?;
         if !listed.iter().any(|stretch| matches!(stretch, Stretch::Recorded { .. })) {
             return Err(Problem::not_found("nothing is recorded in that range"));
         }
@@ -266,7 +266,7 @@ async fn export(
     }
     let of_alert = alert.map_or(String::new(), |alert| format!(", of alert {alert}"));
     asked.note_export(&camera, format!("{} to {}{of_alert}", range.start, range.end)).await?;
-    let mut chunks = asked.ask(move |state| state.ring.export(&camera, range)).await?;
+    let mut chunks = asked.ask(move |state| state.ring.archive().export(&camera, range)).await?;
     // What fails at once is still an answer; later it can only be a cut.
     let first = match tokio::time::timeout(EXPORT_PATIENCE, chunks.recv()).await {
         Ok(Some(Ok(first))) => first,

@@ -9,13 +9,11 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::Shared;
-use super::index::Row;
+use super::archive::Found;
 use super::recovery::{Parts, head};
 use crate::media::VIDEO_CLOCK;
 use crate::media::cmaf::read::{Fragment, Head};
@@ -44,32 +42,27 @@ impl From<Gone> for Stop {
     }
 }
 
-/// Sends the range to whoever reads, on a thread of its own. `rows` overlap it, oldest first.
-pub(super) fn run(shared: &Shared, rows: &[Row], range: Range<i64>, out: &Sender<io::Result<Bytes>>) {
-    if let Err(Stop::Io(error)) = export(shared, rows, range, out) {
+/// Sends the range to whoever reads, on a thread of its own. What is `found` overlaps it, oldest first.
+pub(super) fn run(found: &[Found], range: Range<i64>, out: &Sender<io::Result<Bytes>>) {
+    if let Err(Stop::Io(error)) = export(found, range, out) {
         let _ = out.blocking_send(Err(error));
     }
 }
 
-fn export(
-    shared: &Shared,
-    rows: &[Row],
-    range: Range<i64>,
-    out: &Sender<io::Result<Bytes>>,
-) -> Result<(), Stop> {
+fn export(found: &[Found], range: Range<i64>, out: &Sender<io::Result<Bytes>>) -> Result<(), Stop> {
     let mut changes = false;
     let mut first: Option<Head> = None;
-    for row in rows {
-        if let Some((_, head)) = open(shared, row)? {
+    for found in found {
+        if let Some((_, head)) = open(found)? {
             changes |= first.as_ref().is_some_and(|first| !first.same_video(&head));
             first.get_or_insert(head);
         }
     }
     let Some(first) = first else { return Ok(()) };
     let mut clip = Clip { first, in_band: changes, range, out, timeline: None };
-    for row in rows {
-        let Some((file, head)) = open(shared, row)? else { continue };
-        let more = head.video_kind() == clip.first.video_kind() && clip.segment(shared, row, &file, &head)?;
+    for found in found {
+        let Some((file, head)) = open(found)? else { continue };
+        let more = head.video_kind() == clip.first.video_kind() && clip.segment(found, &file, &head)?;
         if !more {
             break;
         }
@@ -78,12 +71,9 @@ fn export(
 }
 
 /// `None` where retention was faster.
-fn open(shared: &Shared, row: &Row) -> io::Result<Option<(File, Head)>> {
-    match File::open(shared.recordings.join(&row.path)) {
-        Ok(file) => Ok(head(&file)?.map(|head| (file, head))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
+fn open(found: &Found) -> io::Result<Option<(File, Head)>> {
+    let Some(file) = found.open()? else { return Ok(None) };
+    Ok(head(&file)?.map(|head| (file, head)))
 }
 
 struct Clip<'a> {
@@ -104,14 +94,9 @@ struct Timeline {
 
 impl Clip<'_> {
     /// Sends what of a segment lies in the range; false when the range has ended.
-    fn segment(&mut self, shared: &Shared, row: &Row, file: &File, head: &Head) -> Result<bool, Stop> {
+    fn segment(&mut self, found: &Found, file: &File, head: &Head) -> Result<bool, Stop> {
         // The writer may be at it: what it has written so far are whole parts.
-        let live = shared.open().get(&row.path).map(|segment| segment.row().bytes);
-        let end = match live {
-            Some(bytes) => bytes,
-            None => file.metadata()?.len(),
-        };
-        let mut parts = Parts::new(file, head.size() as u64, end);
+        let mut parts = Parts::new(file, head.size() as u64, found.written());
         if self.timeline.is_none() && !self.begin(&mut parts, head)? {
             return Ok(true);
         }
@@ -200,13 +185,4 @@ fn send_part(
 
 fn send(out: &Sender<io::Result<Bytes>>, bytes: Bytes) -> Result<(), Gone> {
     out.blocking_send(Ok(bytes)).map_err(|_| Gone)
-}
-
-/// Counts the exports that run, and gives the place back.
-pub(super) struct Place(pub(super) Arc<Shared>);
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.exports.fetch_sub(1, std::sync::atomic::Ordering::AcqRel);
-    }
 }

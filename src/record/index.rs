@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::{GapCause, RecordError};
 use crate::store::is_full;
@@ -76,6 +76,19 @@ impl Index {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The database of a daemon that may be running, to be read.
+    pub(super) fn read(path: &Path) -> std::result::Result<Index, RecordError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags)?;
+        let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if found != SCHEMA {
+            return Err(RecordError::Newer { path: path.display().to_string(), found, known: SCHEMA });
+        }
+        db.pragma_update(None, "query_only", true)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        Ok(Index(Mutex::new(db)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

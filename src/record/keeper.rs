@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::RecordError;
 use super::index::Row;
 use super::segment::Segment;
-use super::{RecordError, Shared};
-use crate::health::Volume;
+use super::volume::Volume;
+use crate::health;
 use crate::media::{VIDEO_CLOCK, time};
 
 const RETENTION_EVERY: Duration = Duration::from_secs(5);
@@ -28,30 +29,30 @@ const SETTLES: Duration = Duration::from_secs(30);
 /// Segments removed in one transaction.
 const BATCH: u32 = 64;
 
-pub(super) fn run(shared: &Shared) {
-    let mut keeper = Keeper::new(shared);
+pub(super) fn run(volume: &Volume) {
+    let mut keeper = Keeper::new(volume);
     loop {
         // Asked first: what the writer sealed before it ended is then seen below.
-        let last = shared.writer_ended.load(Ordering::Acquire);
-        *shared.kept() = Instant::now();
+        let last = volume.writer_ended.load(Ordering::Acquire);
+        *volume.kept() = Instant::now();
         keeper.sync();
-        shared.alarms.tick();
+        volume.alarms.tick();
         if last {
             return;
         }
         let due = keeper.retained.is_none_or(|(at, _)| at.elapsed() >= RETENTION_EVERY);
-        let pressed = shared.pressed.swap(false, Ordering::Relaxed);
+        let pressed = volume.pressed.swap(false, Ordering::Relaxed);
         if due || pressed {
-            let free = free_bytes(&shared.recordings);
+            let free = free_bytes(&volume.shelf.recordings);
             let kept = keeper.retain(pressed, free);
-            shared.alarms.index(kept.as_ref().err());
+            volume.alarms.index(kept.as_ref().err());
         }
-        shared.wait(shared.settings().sync);
+        volume.wait(volume.settings().sync);
     }
 }
 
 struct Keeper<'a> {
-    shared: &'a Shared,
+    volume: &'a Volume,
     /// When retention last ran, and bytes written until then.
     retained: Option<(Instant, u64)>,
     /// When a limit, not age, last removed footage.
@@ -63,36 +64,36 @@ struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    fn new(shared: &Shared) -> Keeper<'_> {
-        Keeper { shared, retained: None, limited: None, freed: None, unmet: None }
+    fn new(volume: &Volume) -> Keeper<'_> {
+        Keeper { volume, retained: None, limited: None, freed: None, unmet: None }
     }
 
     fn sync(&mut self) {
-        let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.shared.sealing());
-        let open: Vec<Arc<Segment>> = self.shared.open().values().cloned().collect();
+        let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.volume.sealing());
+        let open: Vec<Arc<Segment>> = self.volume.shelf.open().values().cloned().collect();
         for segment in open {
-            *self.shared.kept() = Instant::now();
+            *self.volume.kept() = Instant::now();
             if let Err(error) = segment.sync() {
-                let path = self.shared.recordings.join(segment.row().path);
-                self.shared.alarms.disk(Some(format!(
+                let path = self.volume.shelf.recordings.join(segment.row().path);
+                self.volume.alarms.disk(Some(format!(
                     "{}: {error}; its last seconds may be lost; check the disk and its cables",
                     path.display()
                 )));
             }
         }
         for segment in sealing {
-            *self.shared.kept() = Instant::now();
+            *self.volume.kept() = Instant::now();
             if let Err(error) = segment.sync() {
                 tracing::error!("{}: {error}", segment.row().path);
             }
             // A failed segment keeps its row unsealed: the next start looks at what is really there.
             let row = Row { sealed: !segment.failed(), ..segment.row() };
-            let put = self.shared.index.put(&row);
-            self.shared.alarms.index(put.as_ref().err());
+            let put = self.volume.shelf.index.put(&row);
+            self.volume.alarms.index(put.as_ref().err());
             if put.is_ok() {
-                self.shared.open().remove(&row.path);
+                self.volume.shelf.open().remove(&row.path);
             } else {
-                self.shared.sealing().push(segment);
+                self.volume.sealing().push(segment);
             }
         }
     }
@@ -100,31 +101,31 @@ impl Keeper<'_> {
     /// `pressed`: the volume has refused a write, so that room is made whatever `record.min_free` says. `free`: bytes on
     /// the volume, asked once; what this pass removes is added.
     fn retain(&mut self, pressed: bool, free: Option<u64>) -> rusqlite::Result<()> {
-        let (shared, settings) = (self.shared, self.shared.settings());
+        let (volume, settings) = (self.volume, self.volume.settings());
         let now = time::to_90k(Timestamp::now());
         let before = |age: Duration| now - (age.as_secs_f64() * VIDEO_CLOCK as f64) as i64;
         let ring_end = before(settings.retention);
         let evidence_end = before(settings.evidence_retention);
         // On a full volume the index may refuse until room is made, which must not wait for it.
-        let forgotten = shared.index.forget(evidence_end, ring_end.min(evidence_end));
+        let forgotten = volume.shelf.index.forget(evidence_end, ring_end.min(evidence_end));
 
-        let written = shared.written.load(Ordering::Relaxed);
+        let written = volume.written.load(Ordering::Relaxed);
         let ahead = match self.retained.replace((Instant::now(), written)) {
             Some((at, then)) => (written - then) * AHEAD / at.elapsed().as_secs().max(1),
             None => 0,
         };
-        let mut total = shared.index.total_bytes()?;
-        total += shared.open().values().map(|segment| segment.row().bytes).sum::<u64>();
+        let mut total = volume.shelf.index.total_bytes()?;
+        total += volume.shelf.open().values().map(|segment| segment.row().bytes).sum::<u64>();
         let min_free = if pressed { settings.min_free.max(LAST_RESERVE) } else { settings.min_free };
         let settling = !pressed && self.freed.is_some_and(|at| at.elapsed() < SETTLES);
         let (mut removed, mut evidence_sacrificed) = (0, false);
         loop {
-            *shared.kept() = Instant::now();
+            *volume.kept() = Instant::now();
             let free = free.filter(|_| !settling).map(|free| free + removed);
             let over = settings.max_size.map_or(0, |max| (total + ahead).saturating_sub(max));
             let short = free.map_or(0, |free| (min_free + ahead).saturating_sub(free));
             let need = over.max(short);
-            let oldest = shared.index.oldest_unpinned(BATCH)?;
+            let oldest = volume.shelf.index.oldest_unpinned(BATCH)?;
             let (mut doomed, mut freed) = (Vec::new(), 0);
             for row in oldest {
                 let aged = row.end_90k < ring_end;
@@ -140,13 +141,13 @@ impl Keeper<'_> {
             let full = free.is_some_and(|free| free < LAST_RESERVE + ahead.min(settings.min_free));
             if doomed.is_empty() && need > 0 && full {
                 // Recording goes on whatever is pinned: the oldest evidence beyond the ring's age makes room.
-                doomed = shared.index.oldest(ring_end, 4)?;
+                doomed = volume.shelf.index.oldest(ring_end, 4)?;
                 evidence_sacrificed |= !doomed.is_empty();
             }
             if doomed.is_empty() {
                 if need > 0 {
                     let wanted = Wanted { over, short, at_least: min_free + ahead };
-                    self.unmet = Some(wanted.told(&shared.recordings));
+                    self.unmet = Some(wanted.told(&volume.shelf.recordings));
                 } else if !settling {
                     self.unmet = None;
                 }
@@ -160,9 +161,9 @@ impl Keeper<'_> {
             (total, removed) = (total.saturating_sub(bytes), removed + bytes);
             self.remove(&doomed, pressed || short > 0)?;
         }
-        if let Some(free) = free_bytes(&shared.recordings) {
-            let volume = Volume::new(shared.recordings.display().to_string());
-            shared.health.metrics.ring_free_bytes.get_or_create(&volume).set(free as f64);
+        if let Some(free) = free_bytes(&volume.shelf.recordings) {
+            let label = health::Volume::new(volume.shelf.recordings.display().to_string());
+            volume.health.metrics.ring_free_bytes.get_or_create(&label).set(free as f64);
         }
         forgotten
     }
@@ -171,13 +172,13 @@ impl Keeper<'_> {
     /// a row that promises footage. Where space is `short` files go even if the index refuses, as it may for that very
     /// reason: what rows promise too much then is put right here once there is room, or by the next start.
     fn remove(&self, doomed: &[Row], short: bool) -> rusqlite::Result<()> {
-        let remove_rows = || self.shared.index.remove(doomed.iter().map(|row| &*row.path));
+        let remove_rows = || self.volume.shelf.index.remove(doomed.iter().map(|row| &*row.path));
         let refused = match remove_rows() {
             Err(error) if !short => return Err(error),
             removed => removed.is_err(),
         };
         for row in doomed {
-            let path = self.shared.recordings.join(&row.path);
+            let path = self.volume.shelf.recordings.join(&row.path);
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -191,10 +192,10 @@ impl Keeper<'_> {
     }
 
     fn tell(&mut self, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
-        let settings = self.shared.settings();
+        let settings = self.volume.settings();
         let promised = settings.retention.as_secs_f64() / 3600.0;
         let recently = self.limited.is_some_and(|at| at.elapsed() < Duration::from_secs(3600));
-        let oldest = self.shared.index.oldest_start()?.filter(|&start| recently && start > ring_end);
+        let oldest = self.volume.shelf.index.oldest_start()?.filter(|&start| recently && start > ring_end);
         let short = oldest.map(|start| {
             let hours = (now - start) as f64 / (3600 * VIDEO_CLOCK) as f64;
             format!(
@@ -209,7 +210,7 @@ impl Keeper<'_> {
                 "{unmet}, and all recordings that are left are pinned evidence or still being written{gone}"
             )
         });
-        self.shared.alarms.limits(short, pinned);
+        self.volume.alarms.limits(short, pinned);
         Ok(())
     }
 }
@@ -325,7 +326,8 @@ fn used(data: &Path) -> Result<u64, RecordError> {
 mod tests {
     use super::*;
     use crate::health::Health;
-    use crate::record::{KEEPER_HUNG, Ring};
+    use crate::record::Ring;
+    use crate::record::volume::KEEPER_HUNG;
 
     const SIZE: u64 = 100 << 20;
 
@@ -354,25 +356,25 @@ mod tests {
                 bytes: SIZE,
                 sealed: true,
             };
-            ring.shared.index.put(&row).unwrap();
+            ring.volume.shelf.index.put(&row).unwrap();
         }
         ring
     }
 
     fn left(ring: &Ring) -> (usize, usize) {
-        let files = std::fs::read_dir(ring.shared.recordings.join("gate/today")).unwrap().count();
-        (files, ring.shared.index.all().unwrap().len())
+        let files = std::fs::read_dir(ring.volume.shelf.recordings.join("gate/today")).unwrap().count();
+        (files, ring.volume.shelf.index.all().unwrap().len())
     }
 
     #[test]
     fn space_that_shows_late_costs_no_more_than_was_needed() {
         let data = tempfile::tempdir().unwrap();
         let ring = ring(data.path(), 10);
-        let mut keeper = Keeper::new(&ring.shared);
+        let mut keeper = Keeper::new(&ring.volume);
         // Free space never grows, as on a file system that frees later.
         keeper.retain(true, Some(0)).unwrap();
         assert_eq!(left(&ring), (9, 9), "one is more than the reserve");
-        let mut settings = crate::config::Record::clone(&ring.shared.settings());
+        let mut settings = crate::config::Record::clone(&ring.volume.settings());
         settings.min_free = 1;
         ring.reconfigure(settings);
         keeper.retain(false, Some(0)).unwrap();
@@ -401,7 +403,7 @@ mod tests {
             "CREATE TRIGGER full BEFORE DELETE ON segments BEGIN SELECT RAISE(ABORT, 'full'); END",
         )
         .unwrap();
-        let mut keeper = Keeper::new(&ring.shared);
+        let mut keeper = Keeper::new(&ring.volume);
         assert!(keeper.retain(true, Some(0)).is_err());
         assert_eq!(left(&ring), (2, 3));
         db.execute_batch("DROP TRIGGER full").unwrap();
@@ -416,7 +418,7 @@ mod tests {
         assert!(ring.is_responsive());
         assert!(ring.close(Duration::from_secs(60)));
         let Some(long_ago) = Instant::now().checked_sub(2 * KEEPER_HUNG) else { return };
-        *ring.shared.kept() = long_ago;
+        *ring.volume.kept() = long_ago;
         assert!(!ring.is_responsive());
     }
 }

@@ -23,35 +23,34 @@
 //! What does not belong here: packaging (`media::cmaf`) and alerts (`store`).
 
 mod alarms;
+mod archive;
 mod export;
 mod index;
 mod keeper;
 mod recovery;
 mod segment;
+mod volume;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
-use self::alarms::Alarms;
-use self::index::{Gap, Index, Row};
+pub use self::archive::Archive;
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
-use self::segment::Segment;
-use self::writer::{Key, Message, Queue};
+use self::volume::Volume;
+use self::writer::{Key, Message};
 use crate::config::{self, Id};
 use crate::health::{CameraCause, Health};
 use crate::media::cmaf::Part;
-use crate::media::{Feed, VIDEO_CLOCK, time};
+use crate::media::{Feed, time};
 use crate::owner;
 
 /// The longest range that one export gives.
@@ -60,25 +59,16 @@ pub const MAX_EXPORT: Duration = Duration::from_secs(3 * 86_400);
 /// Exports at once; each holds a thread and about 2 MB.
 pub const MAX_EXPORTS: usize = 32;
 
-/// Stretches with less than this between them are told as one: also over a restart of the daemon that took no longer,
-/// which leaves no gap.
-const JOIN_90K: i64 = VIDEO_CLOCK / 2;
-
-/// A writer that is so long at one write hangs; slow disks take seconds.
-const HUNG: Duration = Duration::from_secs(60);
-
-/// A keeper that is so long at one sync hangs; a disk at its limit takes many seconds for one.
-const KEEPER_HUNG: Duration = Duration::from_secs(120);
-
-/// The ring of one volume: a writer thread, the index, and readers.
+/// The ring: what writes it, and what is read of it.
 pub struct Ring {
-    shared: Arc<Shared>,
+    volume: Arc<Volume>,
+    archive: Archive,
 }
 
 /// One feed's way into the ring. Dropping it finishes its segment.
 pub struct Recorder {
     key: Key,
-    shared: Arc<Shared>,
+    volume: Arc<Volume>,
     /// The budget was full: parts are refused up to an independent one.
     refusing: AtomicBool,
 }
@@ -167,79 +157,6 @@ impl RecordError {
     }
 }
 
-/// What the threads and the readers share.
-struct Shared {
-    recordings: PathBuf,
-    index: Index,
-    queue: Queue,
-    settings: ArcSwap<config::Record>,
-    health: Health,
-    alarms: Alarms,
-    /// Segments that are being written or not sealed yet, by path.
-    open: Mutex<BTreeMap<String, Arc<Segment>>>,
-    /// Finished ones for the keeper to seal; they stay in `open` until then.
-    sealing: Mutex<Vec<Arc<Segment>>>,
-    /// Gaps that are still running.
-    gaps: Mutex<BTreeMap<Key, Gap>>,
-    /// Bytes since the start.
-    written: AtomicU64,
-    /// The volume is full: room is needed now.
-    pressed: AtomicBool,
-    exports: AtomicUsize,
-    /// When the keeper last got something done.
-    kept: Mutex<Instant>,
-    writer_ended: AtomicBool,
-    state: Mutex<State>,
-    changed: Condvar,
-    lock: File,
-}
-
-#[derive(PartialEq)]
-enum State {
-    Running,
-    Closing,
-    Closed,
-}
-
-impl Shared {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Segment>>> {
-        self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn sealing(&self) -> MutexGuard<'_, Vec<Arc<Segment>>> {
-        self.sealing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn gaps(&self) -> MutexGuard<'_, BTreeMap<Key, Gap>> {
-        self.gaps.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn settings(&self) -> Arc<config::Record> {
-        self.settings.load_full()
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Instant> {
-        self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn set_state(&self, state: State) {
-        *self.state() = state;
-        self.changed.notify_all();
-    }
-
-    /// The keeper's rest, cut short when the ring is closing.
-    fn wait(&self, rest: Duration) {
-        let state = self.state();
-        // While the writer drains its queue there is something to sync all the time.
-        let rest = if *state == State::Running { rest } else { Duration::from_millis(10) };
-        drop(self.changed.wait_timeout(state, rest));
-    }
-}
-
 fn stream(feed: Feed) -> &'static str {
     match feed {
         Feed::Main => "main",
@@ -250,173 +167,51 @@ fn stream(feed: Feed) -> &'static str {
 impl Ring {
     /// Opens (and recovers) `<data>/recordings` and `<data>/index.db`, and starts the writer thread.
     pub fn open(data: &Path, settings: config::Record, health: Health) -> Result<Arc<Ring>, RecordError> {
-        let recordings = data.join("recordings");
-        owner::make_folders(&recordings, 0o750).map_err(RecordError::io(&recordings))?;
-        let lock = lock(data)?;
-        let (index, damaged) = Index::open(&data.join("index.db"))?;
-        if let Some(aside) = damaged {
-            tracing::error!(
-                "the index was damaged: it is rebuilt from the recordings, without the pins; see {aside}"
-            );
-        }
-        recovery::recover(&recordings, &index)?;
-        let shared = Arc::new(Shared {
-            recordings,
-            index,
-            queue: Queue::default(),
-            settings: ArcSwap::from_pointee(settings),
-            alarms: Alarms::new(health.clone()),
-            health,
-            open: Mutex::default(),
-            sealing: Mutex::default(),
-            gaps: Mutex::default(),
-            written: AtomicU64::new(0),
-            pressed: AtomicBool::new(false),
-            exports: AtomicUsize::new(0),
-            kept: Mutex::new(Instant::now()),
-            writer_ended: AtomicBool::new(false),
-            state: Mutex::new(State::Running),
-            changed: Condvar::new(),
-            lock,
-        });
-        thread("liuta-writer", shared.clone(), |shared| {
-            writer::run(shared);
-            shared.writer_ended.store(true, Ordering::Release);
-            shared.changed.notify_all();
-        })?;
-        thread("liuta-keeper", shared.clone(), |shared| {
-            keeper::run(shared);
-            // Not left to the last reader that lets go: whoever saw the ring closed may open it anew.
-            let _ = rustix::fs::flock(&shared.lock, rustix::fs::FlockOperation::Unlock);
-            shared.set_state(State::Closed);
-        })?;
-        Ok(Arc::new(Ring { shared }))
+        owner::make_folders(data, 0o750).map_err(RecordError::io(data))?;
+        let lock = Lock::take(data)?;
+        let volume = Volume::open(data, settings, health, lock)?;
+        let archive = Archive::new(1);
+        archive.put(0, Some(volume.shelf.clone()));
+        Ok(Arc::new(Ring { volume, archive }))
     }
 
     /// A reload's new limits.
     pub fn reconfigure(&self, settings: config::Record) {
-        self.shared.settings.store(Arc::new(settings));
+        self.volume.reconfigure(settings);
     }
 
     pub fn recorder(self: &Arc<Self>, camera: &Id, feed: Feed) -> Recorder {
         let key = (camera.clone(), feed);
-        self.shared.queue.send(&key, Message::Opened);
+        self.volume.send(&key, Message::Opened);
         // From zero on, so that the first gap is an increase.
-        let metrics = &self.shared.health.metrics;
+        let metrics = &self.volume.health.metrics;
         for cause in GapCause::ALL {
             drop(metrics.gap_seconds.get_or_create(&CameraCause::new(&**camera, cause.as_str())));
         }
-        Recorder { key, shared: self.shared.clone(), refusing: AtomicBool::new(false) }
+        Recorder { key, volume: self.volume.clone(), refusing: AtomicBool::new(false) }
     }
 
-    /// What is recorded and what is missing of a camera's main feed, oldest first, within `range`.
-    pub fn list(&self, camera: &str, range: Range<Timestamp>) -> Result<Vec<Stretch>, RecordError> {
-        let range = ticks(&range)?;
-        let mut recorded: Vec<Range<i64>> = Vec::new();
-        for row in self.rows(camera, &range)? {
-            match recorded.last_mut().filter(|last| row.start_90k - last.end < JOIN_90K) {
-                Some(last) => last.end = last.end.max(row.end_90k),
-                None => recorded.push(row.start_90k..row.end_90k),
-            }
-        }
-        let mut gaps = self.shared.index.gaps(camera, stream(Feed::Main), range.start, range.end)?;
-        let running = self.shared.gaps().get(&(camera.into(), Feed::Main)).cloned();
-        if let Some(running) = running {
-            gaps.retain(|gap| gap.start_90k != running.start_90k);
-            gaps.push(Gap { end_90k: time::to_90k(Timestamp::now()), ..running });
-        }
-        let clip = |start: i64, end: i64| (start.max(range.start), end.min(range.end));
-        let mut told = Vec::new();
-        for (cause, (start, end)) in (recorded.iter().map(|at| (None, clip(at.start, at.end))))
-            .chain(gaps.iter().map(|gap| (Some(gap.cause), clip(gap.start_90k, gap.end_90k))))
-        {
-            if start < end {
-                told.push((start, end, cause));
-            }
-        }
-        told.sort_by_key(|&(start, ..)| start);
-        let stretch = |(start, end, cause)| {
-            let (start, end) = (time::from_90k(start), time::from_90k(end));
-            match cause {
-                Some(cause) => Stretch::Gap { start, end, cause },
-                None => Stretch::Recorded { start, end },
-            }
-        };
-        Ok(told.into_iter().map(stretch).collect())
-    }
-
-    /// Segments in the range, oldest first, those being written with the ends that they have now.
-    fn rows(&self, camera: &str, range: &Range<i64>) -> Result<Vec<Row>, RecordError> {
-        let stream = stream(Feed::Main);
-        // Before the index is asked: what is sealed in between is then in both, not in neither.
-        let open: BTreeMap<String, Row> =
-            self.shared.open().iter().map(|(path, segment)| (path.clone(), segment.row())).collect();
-        let mut rows = self.shared.index.segments(camera, stream, range.start, range.end)?;
-        rows.retain(|row| !open.contains_key(&row.path));
-        rows.extend(open.into_values().filter(|row| row.camera == camera && row.stream == stream));
-        rows.retain(|row| row.end_90k > range.start && row.start_90k < range.end);
-        rows.sort_by_key(|row| row.start_90k);
-        Ok(rows)
-    }
-
-    /// An mp4 of a range: a stream of its bytes, made while it is read, without transcoding. It includes the segment
-    /// that is being written. Reading slowly holds it up, dropping the receiver ends it.
-    pub fn export(
-        self: &Arc<Self>,
-        camera: &str,
-        range: Range<Timestamp>,
-    ) -> Result<tokio::sync::mpsc::Receiver<std::io::Result<bytes::Bytes>>, RecordError> {
-        let range = ticks(&range)?;
-        if (range.end - range.start) as u64 > MAX_EXPORT.as_secs() * VIDEO_CLOCK as u64 {
-            return Err(RecordError::TooLong);
-        }
-        let rows = self.rows(camera, &range)?;
-        if rows.is_empty() {
-            return Err(RecordError::Nothing { camera: camera.to_owned() });
-        }
-        if self.shared.exports.fetch_add(1, Ordering::AcqRel) >= MAX_EXPORTS {
-            self.shared.exports.fetch_sub(1, Ordering::AcqRel);
-            return Err(RecordError::Busy);
-        }
-        let (out, receiver) = tokio::sync::mpsc::channel(4);
-        let place = export::Place(self.shared.clone());
-        thread("liuta-export", self.shared.clone(), move |shared| {
-            export::run(shared, &rows, range, &out);
-            drop(place);
-        })?;
-        Ok(receiver)
+    /// What it holds, to be read.
+    pub fn archive(&self) -> &Archive {
+        &self.archive
     }
 
     /// Keeps a camera's range beyond the ring's age, as evidence of `alert`; called again it widens the range.
     pub fn pin(&self, alert: &str, camera: &str, range: Range<Timestamp>) -> Result<(), RecordError> {
         let range = ticks(&range)?;
-        Ok(self.shared.index.pin(alert, camera, range.start, range.end)?)
+        Ok(self.volume.shelf.index.pin(alert, camera, range.start, range.end)?)
     }
 
-    /// Whether writer and keeper make progress: a disk that hangs for longer than this is not waited for in silence.
+    /// Whether writer and keeper make progress: a disk that hangs for long is not waited for in silence.
     pub fn is_responsive(&self) -> bool {
-        let patience = KEEPER_HUNG + self.shared.settings().sync;
-        self.shared.queue.busy_for() < HUNG && self.shared.kept().elapsed() < patience
+        self.volume.is_responsive()
     }
 
-    /// Finishes and syncs every segment, and ends the writer thread. False when that took longer than `deadline`.
+    /// Finishes and syncs every segment, and ends the threads. False when that took longer than `deadline`.
     pub fn close(&self, deadline: Duration) -> bool {
         let until = Instant::now() + deadline;
-        {
-            let mut state = self.shared.state();
-            if *state == State::Running {
-                *state = State::Closing;
-            }
-        }
-        self.shared.changed.notify_all();
-        self.shared.queue.close();
-        let mut state = self.shared.state();
-        while *state != State::Closed {
-            let Some(rest) = until.checked_duration_since(Instant::now()) else { return false };
-            let waited = self.shared.changed.wait_timeout(state, rest);
-            state = waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0;
-        }
-        true
+        self.volume.close();
+        self.volume.wait_closed(until)
     }
 }
 
@@ -431,20 +226,20 @@ impl Recorder {
     /// gap row is written, and recording goes on at the next independent part.
     pub fn push(&self, part: Arc<Part>) {
         // Told here: a writer that hangs in the disk cannot.
-        if self.shared.queue.part(&self.key, part, &self.refusing) {
-            self.shared.alarms.overflow();
+        if self.volume.queue.part(&self.key, part, &self.refusing) {
+            self.volume.alarms.overflow();
         }
     }
 
     /// The run ended: the segment is finished, and a gap with this cause begins.
     pub fn end(&self, cause: GapCause) {
-        self.shared.queue.send(&self.key, Message::End(cause, time::to_90k(Timestamp::now())));
+        self.volume.send(&self.key, Message::End(cause, time::to_90k(Timestamp::now())));
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
-        self.shared.queue.send(&self.key, Message::Closed);
+        self.volume.send(&self.key, Message::Closed);
     }
 }
 
@@ -455,33 +250,41 @@ fn ticks(range: &Range<Timestamp>) -> Result<Range<i64>, RecordError> {
     Ok(time::to_90k(range.start)..time::to_90k(range.end))
 }
 
-fn thread(
-    name: &str,
-    shared: Arc<Shared>,
-    body: impl FnOnce(&Shared) + Send + 'static,
-) -> Result<(), RecordError> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || body(&shared));
+fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), RecordError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map(drop).map_err(|error| RecordError::Other(format!("no thread for {name}: {error}")))
 }
 
-/// Takes the data folder for this process: two daemons would tear each other's segments. Held as long as the file.
-fn lock(data: &Path) -> Result<File, RecordError> {
-    let path = data.join("lock");
-    let options = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let mut file = options.map_err(RecordError::io(&path))?;
-    owner::hand_over(&path);
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut process = String::new();
-            let _ = file.take(20).read_to_string(&mut process);
-            let process = process.trim().to_owned();
-            return Err(RecordError::Locked { path: data.display().to_string(), process });
+/// The data folder is this process's: two daemons would tear each other's segments. Held as long as this.
+struct Lock(File);
+
+impl Lock {
+    fn take(data: &Path) -> Result<Lock, RecordError> {
+        let path = data.join("lock");
+        let options =
+            File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = options.map_err(RecordError::io(&path))?;
+        owner::hand_over(&path);
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut process = String::new();
+                let _ = file.take(20).read_to_string(&mut process);
+                let process = process.trim().to_owned();
+                return Err(RecordError::Locked { path: data.display().to_string(), process });
+            }
+            Err(error) => return Err(RecordError::io(&path)(error.into())),
         }
-        Err(error) => return Err(RecordError::io(&path)(error.into())),
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .map_err(RecordError::io(&path))?;
+        Ok(Lock(file))
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .map_err(RecordError::io(&path))?;
-    Ok(file)
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to a child that holds the descriptor: whoever saw the ring closed may open it anew.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
 }

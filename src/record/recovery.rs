@@ -107,7 +107,8 @@ fn inspect(recordings: &Path, path: &str, ours: bool) -> Option<Row> {
     })
 }
 
-fn read(file: &File, path: &str) -> io::Result<Option<Row>> {
+/// What the file holds up to its last whole part; nothing where it has none.
+pub(super) fn read(file: &File, path: &str) -> io::Result<Option<Row>> {
     let Some(head) = head(file)? else { return Ok(None) };
     let mut parts = Parts::new(file, head.size() as u64, file.metadata()?.len());
     // Presentation runs behind decoding by the delay that the first picture has.

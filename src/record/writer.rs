@@ -13,7 +13,8 @@ use jiff::Timestamp;
 
 use super::index::Gap;
 use super::segment::Segment;
-use super::{GapCause, Shared, stream};
+use super::volume::Volume;
+use super::{GapCause, stream};
 use crate::config::Id;
 use crate::health::{CameraCause, CameraLabel};
 use crate::media::cmaf::{Init, Part};
@@ -128,9 +129,9 @@ impl Queue {
 }
 
 /// Runs until the queue is closed and empty, and hands every segment to the keeper.
-pub(super) fn run(shared: &Shared) {
-    let mut writer = Writer { shared, feeds: BTreeMap::new(), ticked: Instant::now(), rows: Instant::now() };
-    while let Ok(message) = shared.queue.next(Duration::from_secs(1)) {
+pub(super) fn run(volume: &Volume) {
+    let mut writer = Writer { volume, feeds: BTreeMap::new(), ticked: Instant::now(), rows: Instant::now() };
+    while let Ok(message) = volume.queue.next(Duration::from_secs(1)) {
         if let Some((key, message)) = message {
             writer.take(key, message);
         }
@@ -145,7 +146,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 struct Writer<'a> {
-    shared: &'a Shared,
+    volume: &'a Volume,
     feeds: BTreeMap<Key, State>,
     ticked: Instant,
     rows: Instant,
@@ -206,7 +207,7 @@ impl Writer<'_> {
                 let told = match state.gap.take() {
                     // Which cause it has is known when recording goes on: now or with the next start.
                     Some(gap) if gap.cause == GapCause::Daemon => {
-                        self.shared.gaps().remove(&key);
+                        self.volume.shelf.gaps().remove(&key);
                         gap.start_90k
                     }
                     Some(gap) => {
@@ -236,9 +237,9 @@ impl Writer<'_> {
                 self.end_gap(key, Gap { start_90k: closed, end_90k: closed, cause: GapCause::Off }, now);
             }
         } else {
-            let last = self.shared.index.last_end(camera, stream);
+            let last = self.volume.shelf.index.last_end(camera, stream);
             if let Some(last) = self.indexed(last).flatten() {
-                let before = self.shared.index.last_gap_cause(camera, stream, last);
+                let before = self.volume.shelf.index.last_gap_cause(camera, stream, last);
                 let off = self.indexed(before).flatten() == Some(GapCause::Off);
                 let cause = if off { GapCause::Off } else { GapCause::Daemon };
                 self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now);
@@ -264,7 +265,7 @@ impl Writer<'_> {
         }
         let written = match &mut state.current {
             Some(current) => current.segment.append(part),
-            None => Segment::create(&self.shared.recordings, &key.0, key.1, part).map(|segment| {
+            None => Segment::create(&self.volume.shelf.recordings, &key.0, key.1, part).map(|segment| {
                 self.opened(key, state, segment, part);
             }),
         };
@@ -275,10 +276,10 @@ impl Writer<'_> {
                     current.end_90k = part.start_90k + part.duration_90k;
                 }
                 let label = CameraLabel::new(&*key.0);
-                let metrics = &self.shared.health.metrics;
+                let metrics = &self.volume.health.metrics;
                 metrics.recorded_access_units.get_or_create(&label).inc_by(part.pictures.into());
                 metrics.recorded_bytes.get_or_create(&label).inc_by(part.len() as u64);
-                self.shared.written.fetch_add(part.len() as u64, Ordering::Relaxed);
+                self.volume.written.fetch_add(part.len() as u64, Ordering::Relaxed);
             }
             Err(error) => self.refused(key, state, part, &error),
         }
@@ -289,10 +290,10 @@ impl Writer<'_> {
             self.end_gap(key, gap, part.start_90k);
         }
         state.retry = None;
-        self.shared.alarms.disk(None);
+        self.volume.alarms.disk(None);
         let row = segment.row();
-        self.shared.open().insert(row.path.clone(), segment.clone());
-        let put = self.shared.index.put(&row);
+        self.volume.shelf.open().insert(row.path.clone(), segment.clone());
+        let put = self.volume.shelf.index.put(&row);
         self.indexed(put);
         state.current = Some(Current {
             segment,
@@ -312,12 +313,12 @@ impl Writer<'_> {
             false => "check the disk, its cables and whether the volume is mounted read-only",
         };
         let camera = &key.0;
-        let folder = self.shared.recordings.display();
-        self.shared.alarms.disk(Some(format!(
+        let folder = self.volume.shelf.recordings.display();
+        self.volume.alarms.disk(Some(format!(
             "{camera} is not recorded: {folder}: {error}; {what}; recording is tried again every {} s",
             RETRY.as_secs()
         )));
-        self.shared.pressed.store(true, Ordering::Relaxed);
+        self.volume.pressed.store(true, Ordering::Relaxed);
         let from = self.seal(state).unwrap_or(part.start_90k);
         self.begin_gap(key, state, GapCause::Disk, from);
         state.retry = Some(Instant::now() + RETRY);
@@ -326,7 +327,7 @@ impl Writer<'_> {
     /// Hands the segment to the keeper; gives back where it ends.
     fn seal(&mut self, state: &mut State) -> Option<i64> {
         let current = state.current.take()?;
-        self.shared.sealing().push(current.segment);
+        self.volume.sealing().push(current.segment);
         Some(current.end_90k)
     }
 
@@ -342,13 +343,13 @@ impl Writer<'_> {
     }
 
     fn end_gap(&mut self, key: &Key, mut gap: Gap, end_90k: i64) {
-        self.shared.gaps().remove(key);
+        self.volume.shelf.gaps().remove(key);
         // A row that a tick has made is put right, however short.
         if end_90k - gap.start_90k > TOLERANCE_90K || gap.end_90k > gap.start_90k {
             self.lengthen(key, &mut gap, end_90k);
             // Not where a tick thought it would end: recording begins with a picture, its part comes later.
             gap.end_90k = end_90k.max(gap.start_90k);
-            let put = self.shared.index.put_gap(&key.0, stream(key.1), &gap);
+            let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), &gap);
             self.indexed(put);
         }
     }
@@ -356,13 +357,13 @@ impl Writer<'_> {
     fn lengthen(&self, key: &Key, gap: &mut Gap, end_90k: i64) {
         let label = CameraCause::new(&*key.0, gap.cause.as_str());
         let seconds = (end_90k - gap.end_90k).max(0) as f64 / VIDEO_CLOCK as f64;
-        self.shared.health.metrics.gap_seconds.get_or_create(&label).inc_by(seconds);
+        self.volume.health.metrics.gap_seconds.get_or_create(&label).inc_by(seconds);
         gap.end_90k = gap.end_90k.max(end_90k);
     }
 
     fn show_gap(&self, key: &Key, state: &State) {
         if let Some(gap) = &state.gap {
-            self.shared.gaps().insert(key.clone(), gap.clone());
+            self.volume.shelf.gaps().insert(key.clone(), gap.clone());
         }
     }
 
@@ -379,7 +380,7 @@ impl Writer<'_> {
             if let Some(gap) = state.gap.as_mut().filter(|gap| now - gap.start_90k > TOLERANCE_90K) {
                 self.lengthen(key, gap, now);
                 if with_rows {
-                    let put = self.shared.index.put_gap(&key.0, stream(key.1), gap);
+                    let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), gap);
                     self.indexed(put);
                 }
             }
@@ -390,7 +391,7 @@ impl Writer<'_> {
 
     /// An index that refuses costs no video: rows come with the seal, or from the files at the next start.
     fn indexed<T>(&self, result: rusqlite::Result<T>) -> Option<T> {
-        self.shared.alarms.index(result.as_ref().err());
+        self.volume.alarms.index(result.as_ref().err());
         result.ok()
     }
 }
