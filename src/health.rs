@@ -94,6 +94,7 @@ impl Health {
         let label = CameraLabel::new(id);
         self.metrics.camera_up.remove(&label);
         self.metrics.camera_clock_error_seconds.remove(&label);
+        self.metrics.record_completeness.remove(&label);
         for subject in ["camera", "vision"] {
             self.remove(&format!("{subject}/{id}"));
         }
@@ -160,6 +161,7 @@ pub struct Metrics {
     pub recorded_access_units: Family<CameraLabel, Counter>,
     pub recorded_bytes: Family<CameraLabel, Counter>,
     pub gap_seconds: SecondsCounter<CameraCause>,
+    pub record_completeness: Family<CameraLabel, Gauge<f64, AtomicU64>>,
     pub looks: Family<CameraLabel, Counter>,
     pub look_interval_seconds: Family<CameraLabel, Histogram>,
     pub look_contract_missed: Family<CameraLabel, Counter>,
@@ -196,6 +198,8 @@ impl Default for Metrics {
             recorded_access_units: Family::default(), "Access units written to disk";
             recorded_bytes: Family::default(), "Bytes written to disk";
             gap_seconds: Family::default(), "Seconds without recording, by cause";
+            record_completeness: Family::default(),
+                "Part of the last 24 hours that is recorded, of what should be (0 to 1)";
             looks: Family::default(), "Looks: decoded and inferred pictures";
             look_interval_seconds: Family::<CameraLabel, Histogram>::new_with_constructor(
                 || Histogram::new(exponential_buckets(0.1, 1.6, 14))), "Time between two looks";

@@ -89,6 +89,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("GET /api/v1/alerts/{id}/snapshot.jpg", "odakls", "l"),
     ("GET /api/v1/alerts/{id}/clip.mp4", "odakls", "l"),
     ("GET /api/v1/detections", "odakls", ""),
+    ("GET /api/v1/completeness", "oaks", ""),
     ("GET /list", "oaks", ""),
     ("GET /get", "oaks", ""),
     ("GET /{camera}/frame.jpeg", "mvoaks", ""),

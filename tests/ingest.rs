@@ -303,6 +303,7 @@ fn configured(url: url::Url) -> liuta::config::Camera {
         transport: Transport::Tcp,
         reach: Reach::default(),
         record: true,
+        max_size: None,
         groups: Vec::new(),
         scene: None,
         grid: None,
@@ -322,10 +323,10 @@ fn record(camera: liuta::config::Camera) -> Recorded {
     let data = tempfile::tempdir().unwrap();
     let settings = liuta::config::Record {
         retention: Duration::from_secs(86_400),
-        max_size: None,
         min_free: 0,
-        sync: Duration::from_secs(1),
+        sync: Some(Duration::from_secs(1)),
         evidence_retention: Duration::from_secs(86_400),
+        ..liuta::config::Record::default()
     };
     let health = Health::default();
     let ring = Ring::open(data.path(), settings, health.clone()).unwrap();

@@ -65,6 +65,7 @@ fn camera(id: &str) -> Arc<config::Camera> {
         transport: Transport::Tcp,
         reach: Default::default(),
         record: true,
+        max_size: None,
         groups: Vec::new(),
         scene: Some(Arc::new(scene)),
         grid: None,

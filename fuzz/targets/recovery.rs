@@ -21,10 +21,10 @@ fuzz_target!(|file: &[u8]| {
     std::fs::write(day.join("00-00-00.mp4"), file).expect("a file");
     let settings = Record {
         retention: Duration::from_secs(u64::from(u32::MAX)),
-        max_size: None,
         min_free: 0,
-        sync: Duration::from_secs(1),
+        sync: Some(Duration::from_secs(1)),
         evidence_retention: Duration::from_secs(1),
+        ..Record::default()
     };
     let ring = Ring::open(data.path(), settings, Health::default()).expect("a bad file stops no start");
     let Some(head) = Head::parse(file) else { return };

@@ -4,6 +4,7 @@
 //! does not belong here: what anything means; handlers ask the module that knows and put its answer into words.
 
 mod channels;
+mod completeness;
 mod connection;
 pub mod door;
 mod events;
@@ -150,6 +151,7 @@ pub fn routes() -> Routes {
         .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)
         .get("/api/v1/alerts/{id}/clip.mp4", Need::Linked(Alerts), media::clip)
         .get("/api/v1/detections", Need::Action(Alerts), rest::detections)
+        .get("/api/v1/completeness", Need::Action(Recordings), completeness::completeness)
         .get("/list", Need::Camera(Recordings, camera_asked_for), media::list)
         .get("/get", Need::Camera(Recordings, camera_asked_for), media::get)
         .get("/{camera}/frame.jpeg", live(camera_in_path), media::frame)

@@ -16,7 +16,7 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{channels, events, media, people, problem, rest, session, settings, transitions};
+use super::{channels, completeness, events, media, people, problem, rest, session, settings, transitions};
 use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
 /// The handlers, each with its annotation: a new one is one line here.
@@ -49,6 +49,7 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         media::hls_channel,
         media::frame,
         media::list,
+        completeness::completeness,
         media::get,
         media::clip,
         session::session,

@@ -42,6 +42,8 @@ pub struct CameraFields {
     #[schema(inline)]
     transport: Option<Transport>,
     record: Option<bool>,
+    /// Most that its recordings take, as in `50GB`.
+    max_size: Option<String>,
     groups: Option<Vec<String>>,
     scene: Option<String>,
     grid: Option<String>,
@@ -140,6 +142,8 @@ pub struct CameraSettings {
     #[schema(inline)]
     transport: Transport,
     record: bool,
+    /// Bytes.
+    max_size: Option<u64>,
     groups: Vec<String>,
     scene: Option<String>,
     grid: Option<String>,
@@ -158,6 +162,7 @@ impl CameraSettings {
             has_password: credentials.is_some_and(|credentials| !credentials.password.expose().is_empty()),
             transport: camera.transport,
             record: camera.record,
+            max_size: camera.max_size,
             groups: camera.groups.clone(),
             scene: camera.scene.as_ref().map(|scene| scene.name.clone()),
             grid: camera.grid.clone(),

@@ -22,7 +22,7 @@ use super::reader::{At, Problem, Problems, Reader, Source, duration, kept, neare
 use super::*;
 
 /// Keys of `[cameras.ID]` and `[dispatch.NAME]`.
-pub const CAMERA: [&str; 12] = [
+pub const CAMERA: [&str; 13] = [
     "name",
     "url",
     "sub_url",
@@ -30,6 +30,7 @@ pub const CAMERA: [&str; 12] = [
     "password",
     "transport",
     "record",
+    "max_size",
     "groups",
     "scene",
     "grid",
@@ -127,7 +128,7 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
     let network = network(file.table("network"));
     let anonymous_viewer = auth(file.table("auth"));
     let audit = audit(file.table("audit"));
-    let record = record(file.table("record"));
+    let mut record = record(file.table("record"));
     let vision = vision(file.table("vision"), &data, scenes.folder);
     let mut cameras = BTreeMap::new();
     for (id, table) in file.tables("cameras") {
@@ -137,6 +138,8 @@ fn read(source: &Source, scenes: &mut Scenes<'_>) -> Config {
         let id = self::id(&id, &table);
         cameras.insert(id.clone(), Arc::new(camera(id, table, &network.cameras, scenes)));
     }
+    let limited = |(id, camera): (&Id, &Arc<Camera>)| Some((id.clone(), camera.max_size?));
+    record.cameras = cameras.iter().filter_map(limited).collect();
     let mut channels = BTreeMap::new();
     for (id, table) in file.tables("channels") {
         let id = self::id(&id, &table);
@@ -345,27 +348,66 @@ fn audit(mut table: Reader<'_>) -> Audit {
     Audit { retention }
 }
 
-fn record(mut table: Reader<'_>) -> Record {
-    let some_size = |text: &str| match size(text)? {
+fn some_size(text: &str) -> Result<u64, String> {
+    match size(text)? {
         0 => Err("nothing could be recorded; leave it out for no limit, or set a camera's record = false"
             .to_owned()),
         size => Ok(size),
-    };
+    }
+}
+
+fn record(mut table: Reader<'_>) -> Record {
     let sync = |text: &str| match duration(text)? {
         sync if sync < Duration::from_millis(100) || sync > Duration::from_secs(60) => {
             Err("from 100ms to 60s".to_owned())
         }
         sync => Ok(sync),
     };
+    if !table.has("sync") {
+        table.note_default("sync", "by the disk: 1s, 5s where it rotates");
+    }
     let record = Record {
         retention: table.parsed_or("retention", "24h", kept),
         max_size: table.parsed("max_size", some_size).map(|at| at.value),
+        max_size_per_camera: table.parsed("max_size_per_camera", some_size).map(|at| at.value),
+        cameras: BTreeMap::new(),
         min_free: table.parsed_or("min_free", "5GB", size),
-        sync: table.parsed_or("sync", "1s", sync),
+        sync: table.parsed("sync", sync).map(|at| at.value),
         evidence_retention: table.parsed_or("evidence_retention", "30d", kept),
+        evidence_max_size: table.parsed_or("evidence_max_size", "50GB", size),
+        volumes: table.tables("volumes").into_iter().map(|(name, table)| volume(name, table)).collect(),
     };
-    table.finish(&["retention", "max_size", "min_free", "sync", "evidence_retention"]);
+    table.finish(&[
+        "retention",
+        "max_size",
+        "max_size_per_camera",
+        "min_free",
+        "sync",
+        "evidence_retention",
+        "evidence_max_size",
+        "volumes",
+    ]);
     record
+}
+
+fn volume(name: String, mut table: Reader<'_>) -> Volume {
+    let span = table.span.clone();
+    let path = table.get::<PathBuf>("path");
+    match &path {
+        None => table.report(span, "path: is missing: the folder where this disk is mounted"),
+        Some(at) if !at.value.is_absolute() => {
+            table.report(at.span.clone(), "path: must begin with /: the folder where this disk is mounted");
+        }
+        Some(_) => {}
+    }
+    let volume = Volume {
+        name,
+        path: path.map(|at| at.value).unwrap_or_default(),
+        max_size: table.parsed("max_size", some_size).map(|at| at.value),
+        min_free: table.parsed("min_free", size).map(|at| at.value),
+    };
+    table.finish(&["path", "max_size", "min_free"]);
+    volume
 }
 
 fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {
@@ -523,6 +565,7 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
     }
     let transport = table.get::<Transport>("transport").map_or(Transport::Tcp, |at| at.value);
     let record = table.get_or("record", true);
+    let max_size = table.parsed("max_size", some_size).map(|at| at.value);
     let groups = groups(&mut table);
     let watched = table.has("scene");
     let scene = scene(&mut table, scenes);
@@ -552,6 +595,7 @@ fn camera(id: Id, mut table: Reader<'_>, reach: &Reach, scenes: &mut Scenes<'_>)
         transport,
         reach: reach.clone(),
         record,
+        max_size,
         groups,
         scene,
         grid,

@@ -110,12 +110,47 @@ pub struct Record {
     pub retention: Duration,
     /// Upper bound of all recordings together; `None`: only free space limits.
     pub max_size: Option<u64>,
-    /// Bytes that stay free on the volume.
+    /// Upper bound of a camera's recordings, for those that [`Record::cameras`] does not name.
+    pub max_size_per_camera: Option<u64>,
+    /// Upper bounds of single cameras' recordings.
+    pub cameras: BTreeMap<Id, u64>,
+    /// Bytes that stay free on each volume.
     pub min_free: u64,
-    /// Longest time between a write and its being safe on the medium.
-    pub sync: Duration,
+    /// Longest time between a write and its being safe on the medium; `None`: as the kind of disk says.
+    pub sync: Option<Duration>,
     /// How long evidence of an alert is kept beyond the ring.
     pub evidence_retention: Duration,
+    /// Upper bound of what is kept as evidence on each volume; the oldest goes first.
+    pub evidence_max_size: u64,
+    /// Where to record; empty: in the data folder alone.
+    pub volumes: Vec<Volume>,
+}
+
+impl Default for Record {
+    fn default() -> Record {
+        Record {
+            retention: Duration::from_secs(86_400),
+            max_size: None,
+            max_size_per_camera: None,
+            cameras: BTreeMap::new(),
+            min_free: 5_000_000_000,
+            sync: None,
+            evidence_retention: Duration::from_secs(30 * 86_400),
+            evidence_max_size: 50_000_000_000,
+            volumes: Vec::new(),
+        }
+    }
+}
+
+/// A disk to record on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Volume {
+    pub name: String,
+    pub path: PathBuf,
+    /// Upper bound of the recordings on it, beside that of all together.
+    pub max_size: Option<u64>,
+    /// In place of [`Record::min_free`].
+    pub min_free: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -185,6 +220,8 @@ pub struct Camera {
     /// Where its addresses may lead.
     pub reach: Reach,
     pub record: bool,
+    /// Upper bound of its recordings.
+    pub max_size: Option<u64>,
     /// Names under which people and tokens may be let at this camera and others together (`group:NAME`).
     pub groups: Vec<String>,
     pub scene: Option<Arc<Scene>>,

@@ -36,6 +36,7 @@ impl Plan {
             ("data", old.data != new.data),
             ("api", served(&old.api) != served(&new.api)),
             ("rtsp", old.rtsp != new.rtsp),
+            ("record.volumes", old.record.volumes != new.record.volumes),
             // Where models are looked for depends on `data`, of which enough is said then.
             ("vision", old.data == new.data && old.vision != new.vision),
         ];

@@ -1,6 +1,7 @@
 //! Timelines: ticks, the box's clock, and how a camera's RTP ticks are laid on it.
 
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -15,6 +16,28 @@ pub fn from_90k(ticks: i64) -> Timestamp {
 /// Ticks since the Unix epoch of an instant, rounded down.
 pub fn to_90k(at: Timestamp) -> i64 {
     (at.as_nanosecond() * 9).div_euclid(100_000) as i64
+}
+
+/// The box's two clocks.
+pub trait Clock: Send + Sync {
+    /// What people see, which may be set at any moment.
+    fn wall(&self) -> Timestamp;
+    /// Never steps; from any origin.
+    fn steady(&self) -> Duration;
+}
+
+/// The operating system's.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn steady(&self) -> Duration {
+        static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        ORIGIN.elapsed()
+    }
 }
 
 /// When something arrived, on both of the box's clocks, read together.
@@ -152,7 +175,8 @@ impl ClockAnchor {
     }
 }
 
-fn ticks_90k(duration: Duration) -> i64 {
+/// Ticks of a length of time.
+pub fn ticks_90k(duration: Duration) -> i64 {
     (duration.as_micros() as i64).saturating_mul(9) / 100
 }
 

@@ -1,17 +1,16 @@
-//! The health subject `record/ring`: what is wrong at once, told as one state.
+//! A volume's health subject, `record/ring` or `record/NAME`: what is wrong at once, told as one state.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::health::{Health, Severity};
 
-const SUBJECT: &str = "record/ring";
-
 /// How long an overflow is told after it happened.
 const OVERFLOW_TOLD: Duration = Duration::from_secs(300);
 
 pub(super) struct Alarms {
     health: Health,
+    subject: String,
     now: Mutex<Now>,
 }
 
@@ -22,14 +21,17 @@ struct Now {
     overflow: Option<Instant>,
     /// The ring is shorter than promised.
     short: Option<String>,
+    /// Evidence is kept for less than promised.
+    evidence: Option<String>,
     /// Only pinned footage is left to remove.
     pinned: Option<String>,
 }
 
 impl Alarms {
-    pub(super) fn new(health: Health) -> Alarms {
-        health.ok(SUBJECT);
-        Alarms { health, now: Mutex::default() }
+    pub(super) fn new(volume: &str, health: Health) -> Alarms {
+        let subject = subject(volume);
+        health.ok(&subject);
+        Alarms { health, subject, now: Mutex::default() }
     }
 
     pub(super) fn disk(&self, message: Option<String>) {
@@ -50,8 +52,8 @@ impl Alarms {
         self.change(|now| now.overflow = Some(Instant::now()));
     }
 
-    pub(super) fn limits(&self, short: Option<String>, pinned: Option<String>) {
-        self.change(|now| (now.short, now.pinned) = (short, pinned));
+    pub(super) fn limits(&self, short: Option<String>, evidence: Option<String>, pinned: Option<String>) {
+        self.change(|now| (now.short, now.evidence, now.pinned) = (short, evidence, pinned));
     }
 
     /// Lets old news go.
@@ -72,9 +74,14 @@ impl Alarms {
         change(&mut now);
         let after = now.message();
         if before != after {
-            self.health.set(SUBJECT, after.0, after.1);
+            self.health.set(&self.subject, after.0, after.1);
         }
     }
+}
+
+/// A volume's health subject.
+pub(super) fn subject(volume: &str) -> String {
+    format!("record/{volume}")
 }
 
 impl Now {
@@ -88,11 +95,12 @@ impl Now {
             self.index.as_deref(),
             overflow,
             self.short.as_deref(),
+            self.evidence.as_deref(),
             self.pinned.as_deref(),
         ];
         let severity = match told {
             [Some(_), ..] => Severity::Failed,
-            [None, None, None, None, None] => Severity::Ok,
+            [None, None, None, None, None, None] => Severity::Ok,
             _ => Severity::Degraded,
         };
         (severity, told.into_iter().flatten().collect::<Vec<_>>().join("; "))

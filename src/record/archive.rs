@@ -14,16 +14,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::ArcSwapOption;
 use jiff::Timestamp;
 
-use super::index::{Gap, Index, Row};
+use super::index::{Gap, Hour, Index, Row};
+use super::recovery::{self, Whole};
 use super::segment::Segment;
 use super::writer::Key;
-use super::{MAX_EXPORT, MAX_EXPORTS, RecordError, Stretch, export, recovery, stream, thread, ticks};
+use super::{
+    GapCause, MAX_EXPORT, MAX_EXPORTS, RecordError, Stretch, export, stream, thread, ticks, volumes,
+};
 use crate::config::Config;
+use crate::media::cmaf::tail::Point;
 use crate::media::{Feed, VIDEO_CLOCK, time};
 
 /// Stretches with less than this between them are told as one: also over a restart of the daemon that took no longer,
 /// which leaves no gap.
 const JOIN_90K: i64 = VIDEO_CLOCK / 2;
+
+const HOUR_90K: i64 = 3600 * VIDEO_CLOCK;
 
 /// What one volume holds.
 pub(super) struct Shelf {
@@ -66,7 +72,7 @@ impl Shelf {
             let file = self.recordings.join(&row.path);
             if !row.sealed {
                 // Another process writes it, or a disk refused: its whole parts count.
-                match File::open(&file).and_then(|file| recovery::read(&file, &row.path)) {
+                match File::open(&file).and_then(|file| Whole::read(&file)) {
                     Ok(Some(whole)) => (row.end_90k, row.bytes) = (whole.end_90k, whole.bytes),
                     _ => continue,
                 }
@@ -128,9 +134,12 @@ impl Archive {
 
     /// Opens what is recorded for a process that only reads; the daemon may run meanwhile.
     pub fn read(config: &Config) -> Result<Archive, RecordError> {
-        let archive = Archive::new(1);
-        let index = Index::read(&config.data.join("index.db"))?;
-        archive.put(0, Some(Arc::new(Shelf::new(config.data.join("recordings"), index))));
+        let volumes = volumes(&config.data, &config.record);
+        let archive = Archive::new(volumes.len());
+        for (at, (volume, _)) in volumes.iter().enumerate() {
+            let (recordings, index) = places(&volume.path);
+            archive.put(at, Some(Arc::new(Shelf::new(recordings, Index::read(&index)?))));
+        }
         Ok(archive)
     }
 
@@ -168,6 +177,8 @@ impl Archive {
         for shelf in self.shelves() {
             gaps.append(&mut shelf.find_gaps(camera, &range)?);
         }
+        // Another volume may have what one has missed.
+        let gaps = gaps.into_iter().flat_map(|gap| without(gap, &recorded)).collect::<Vec<_>>();
         let clip = |start: i64, end: i64| (start.max(range.start), end.min(range.end));
         let mut told = Vec::new();
         for (cause, (start, end)) in (recorded.iter().map(|at| (None, clip(at.start, at.end))))
@@ -186,6 +197,52 @@ impl Archive {
             }
         };
         Ok(told.into_iter().map(stretch).collect())
+    }
+
+    /// Where a stream's recording or its last known gap ends, and the cause where it was a gap.
+    pub(super) fn last_end(
+        &self,
+        camera: &str,
+        feed: Feed,
+    ) -> Result<Option<(i64, Option<GapCause>)>, rusqlite::Error> {
+        let mut last = None;
+        for shelf in self.shelves() {
+            let of_this = shelf.index.last_end(camera, stream(feed))?;
+            last = [last, of_this].into_iter().flatten().max_by_key(|(end, _)| *end);
+        }
+        Ok(last)
+    }
+
+    /// How complete a camera's main feed is in each hour of the range that anything is known of, oldest first.
+    pub fn completeness(
+        &self,
+        camera: &str,
+        range: Range<Timestamp>,
+    ) -> Result<Vec<Completeness>, RecordError> {
+        let range = ticks(&range)?;
+        let hours = range.start.div_euclid(HOUR_90K)..(range.end - 1).div_euclid(HOUR_90K) + 1;
+        let mut told: BTreeMap<i64, Completeness> = BTreeMap::new();
+        let of =
+            |hour: i64| Completeness { start: time::from_90k(hour * HOUR_90K), ..Completeness::default() };
+        for shelf in self.shelves() {
+            for Hour { hour, cause, ticks } in shelf.index.hours(camera, stream(Feed::Main), &hours)? {
+                let told = told.entry(hour).or_insert_with(|| of(hour));
+                match cause {
+                    None => told.recorded += ticks as f64 / VIDEO_CLOCK as f64,
+                    Some(cause) => {
+                        *told.missing.entry(cause).or_default() += ticks as f64 / VIDEO_CLOCK as f64
+                    }
+                }
+            }
+            // What is being written comes to the hours when it is sealed.
+            let open = shelf.open().values().map(|segment| segment.row()).collect::<Vec<_>>();
+            for row in open.iter().filter(|row| row.camera == camera && row.stream == stream(Feed::Main)) {
+                for (hour, seconds) in by_hours(row.start_90k..row.end_90k, &hours) {
+                    told.entry(hour).or_insert_with(|| of(hour)).recorded += seconds;
+                }
+            }
+        }
+        Ok(told.into_values().collect())
     }
 
     /// An mp4 of a range: a stream of its bytes, made while it is read, without transcoding. It includes the segment
@@ -213,6 +270,67 @@ impl Archive {
     }
 }
 
+/// An hour of a camera, in seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Completeness {
+    pub start: Timestamp,
+    pub recorded: f64,
+    pub missing: BTreeMap<GapCause, f64>,
+}
+
+impl Completeness {
+    /// 录像完整率: what was recorded of what should have been, 0 to 1; nothing where nothing should have been.
+    pub fn ratio(&self) -> Option<f64> {
+        let missing: f64 = self
+            .missing
+            .iter()
+            .filter(|(cause, _)| **cause != GapCause::Off)
+            .map(|(_, seconds)| seconds)
+            .sum();
+        let wanted = self.recorded + missing;
+        (wanted > 0.0).then(|| (self.recorded / wanted).clamp(0.0, 1.0))
+    }
+}
+
+/// Several hours as one.
+pub fn sum(hours: &[Completeness]) -> Completeness {
+    let mut all = Completeness {
+        start: hours.first().map(|hour| hour.start).unwrap_or_default(),
+        ..Default::default()
+    };
+    for hour in hours {
+        all.recorded += hour.recorded;
+        for (cause, seconds) in &hour.missing {
+            *all.missing.entry(*cause).or_default() += seconds;
+        }
+    }
+    all
+}
+
+fn by_hours(range: Range<i64>, within: &Range<i64>) -> Vec<(i64, f64)> {
+    let hours = range.start.div_euclid(HOUR_90K).max(within.start)..=range.end.div_euclid(HOUR_90K);
+    let part = |hour: i64| {
+        let ticks = range.end.min((hour + 1) * HOUR_90K) - range.start.max(hour * HOUR_90K);
+        (hour, ticks.max(0) as f64 / VIDEO_CLOCK as f64)
+    };
+    hours.take_while(|hour| *hour < within.end).map(part).collect()
+}
+
+/// What of a gap is not recorded after all.
+fn without(gap: Gap, recorded: &[Range<i64>]) -> Vec<Gap> {
+    let (mut left, mut at) = (Vec::new(), gap.start_90k);
+    for there in recorded.iter().filter(|there| there.end > gap.start_90k && there.start < gap.end_90k) {
+        if there.start > at {
+            left.push(Gap { start_90k: at, end_90k: there.start, cause: gap.cause });
+        }
+        at = at.max(there.end);
+    }
+    if at < gap.end_90k {
+        left.push(Gap { start_90k: at, ..gap });
+    }
+    left
+}
+
 /// One of the exports that may run at once.
 struct Place(Arc<AtomicUsize>);
 
@@ -230,19 +348,18 @@ impl Drop for Place {
     }
 }
 
-/// Random access points of a recorded file: where the part begins, and its first picture's presentation time.
-pub(super) fn random_access_points(found: &Found) -> io::Result<Vec<(u64, i64)>> {
-    let Some(file) = found.open()? else { return Ok(Vec::new()) };
-    let Some(head) = recovery::head(&file)? else { return Ok(Vec::new()) };
-    let mut parts = recovery::Parts::new(&file, head.size() as u64, found.written());
-    let mut points = Vec::new();
-    while let Some((at, fragment)) = parts.next()? {
-        if fragment.video.independent {
-            let first = fragment.video.presentation().next().unwrap_or(fragment.video.decode_time);
-            points.push((at, head.about.origin_90k + first));
-        }
+/// Random access points of a recorded file, in order.
+pub(super) fn random_access_points(found: &Found) -> io::Result<Vec<Point>> {
+    if let Some(segment) = &found.segment {
+        return Ok(segment.points());
     }
-    Ok(points)
+    let Some(file) = found.open()? else { return Ok(Vec::new()) };
+    if found.row.sealed
+        && let Some((tail, _)) = recovery::tail(&file)?
+    {
+        return Ok(tail.points);
+    }
+    Ok(Whole::read(&file)?.map(|whole| whole.points).unwrap_or_default())
 }
 
 /// Where a volume at this path keeps its files and its index.

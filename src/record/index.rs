@@ -1,36 +1,28 @@
-//! `index.db`: which segments there are, what is missing, and what evidence is pinned. Rebuilt from the files when it
-//! is lost; only pins cannot be.
+//! `index.db` of a volume: which segments there are, what is missing, what is pinned, and how complete each hour is.
+//! Rebuilt from the files when it is lost; gaps and completeness before that cannot be, and pins are in the alerts.
+//!
+//! Sums that retention asks for every few seconds are kept beside the database, under the same lock.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::ops::Range;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
 
 use super::{GapCause, RecordError};
-use crate::store::is_full;
+use crate::media::VIDEO_CLOCK;
+use crate::store::{MigrationError, is_full, migrate};
 
-const SCHEMA: u32 = 1;
+/// SQL that leads from schema n to n + 1; entries that a release has shipped never change.
+const MIGRATIONS: [&str; 2] = [include_str!("schema-1.sql"), include_str!("schema-2.sql")];
 
-const TABLES: &str = "
-    CREATE TABLE segments (
-        path TEXT PRIMARY KEY, camera TEXT NOT NULL, stream TEXT NOT NULL,
-        start_90k INTEGER NOT NULL, end_90k INTEGER NOT NULL, bytes INTEGER NOT NULL, sealed INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX segments_by_time ON segments (camera, stream, start_90k);
-    CREATE INDEX segments_by_age ON segments (end_90k);
-    CREATE TABLE gaps (
-        camera TEXT NOT NULL, stream TEXT NOT NULL, start_90k INTEGER NOT NULL, end_90k INTEGER NOT NULL,
-        cause TEXT NOT NULL, PRIMARY KEY (camera, stream, start_90k)
-    ) WITHOUT ROWID;
-    CREATE TABLE pins (
-        alert TEXT NOT NULL, camera TEXT NOT NULL, start_90k INTEGER NOT NULL, end_90k INTEGER NOT NULL,
-        PRIMARY KEY (camera, alert)
-    ) WITHOUT ROWID;";
+/// What an hour's row calls the time that was recorded; beside it stand the causes of gaps.
+const RECORDED: &str = "recorded";
 
-const UNPINNED: &str = "NOT EXISTS (SELECT 1 FROM pins
-    WHERE pins.camera = segments.camera AND pins.start_90k < segments.end_90k AND pins.end_90k > segments.start_90k)";
+const HOUR_90K: i64 = 3600 * VIDEO_CLOCK;
 
 /// A segment as the index knows it.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +36,10 @@ pub(super) struct Row {
     pub bytes: u64,
     /// Whole and synced; never written again.
     pub sealed: bool,
+    /// Its end on the ring's own clock (`super::clock`), which retention goes by.
+    pub ring_90k: i64,
+    /// Of its tracks' sample entries: where it is equal, one head serves. 0 where it is not known.
+    pub entries: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -53,84 +49,184 @@ pub(super) struct Gap {
     pub cause: GapCause,
 }
 
-pub(super) struct Index(Mutex<Connection>);
+/// How much of an hour of a camera's main feed is recorded, or missing for one cause.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Hour {
+    /// Hours since the Unix epoch.
+    pub hour: i64,
+    /// `None`: recorded.
+    pub cause: Option<GapCause>,
+    pub ticks: i64,
+}
+
+pub(super) struct Index {
+    inner: Mutex<Inner>,
+    path: PathBuf,
+    /// Of the file when it was opened.
+    inode: u64,
+}
+
+struct Inner {
+    db: Connection,
+    /// Bytes of sealed and unsealed rows.
+    cameras: BTreeMap<String, u64>,
+    pinned: u64,
+}
 
 type Result<T> = std::result::Result<T, rusqlite::Error>;
 
 impl Index {
-    /// Opens or creates the database. One that a newer liuta wrote is not touched; a damaged one is moved aside and
-    /// begun anew, for the recovery to fill: then the second value says where the old one lies.
-    pub(super) fn open(path: &Path) -> std::result::Result<(Index, Option<String>), RecordError> {
-        match connect(path) {
-            Ok(connection) => Ok((Index(Mutex::new(connection)), None)),
+    /// Opens or creates the database. One that a newer liuta wrote is not touched; an older one is brought up, after a
+    /// copy; a damaged one is moved aside and begun anew, for the recovery to fill: then the second value says where the
+    /// old one lies.
+    pub(super) fn open(path: &Path) -> std::result::Result<(Index, Option<PathBuf>), RecordError> {
+        match Index::connect(path) {
             Err(RecordError::Index(error)) if is_damage(&error) => {
-                let aside = path.with_extension(format!("damaged-{}", jiff::Timestamp::now().as_second()));
-                std::fs::rename(path, &aside).map_err(RecordError::io(path))?;
-                for side in ["db-wal", "db-shm"] {
-                    let _ = std::fs::remove_file(path.with_extension(side));
-                }
-                Ok((Index(Mutex::new(connect(path)?)), Some(aside.display().to_string())))
+                let aside = Index::set_aside(path, "damaged")?;
+                Ok((Index::connect(path)?, Some(aside)))
             }
             Err(RecordError::Index(error)) if is_full(&error) => {
                 Err(RecordError::Other(format!("{}: the disk is full; make room on it", path.display())))
             }
-            Err(error) => Err(error),
+            opened => Ok((opened?, None)),
         }
+    }
+
+    /// Moves the database away, for a new one to be filled from the files.
+    pub(super) fn set_aside(path: &Path, why: &str) -> std::result::Result<PathBuf, RecordError> {
+        let aside = path.with_extension(format!("{why}-{}", jiff::Timestamp::now().as_second()));
+        std::fs::rename(path, &aside).map_err(RecordError::io(path))?;
+        for side in ["db-wal", "db-shm"] {
+            let _ = std::fs::remove_file(path.with_extension(side));
+        }
+        Ok(aside)
+    }
+
+    fn connect(path: &Path) -> std::result::Result<Index, RecordError> {
+        // SQLite gives its side files the mode of the database.
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
+        let inode = file.and_then(|file| file.metadata()).map_err(RecordError::io(path))?.ino();
+        crate::owner::hand_over(path);
+        let mut db = Connection::open(path)?;
+        db.busy_timeout(std::time::Duration::from_secs(5))?;
+        migrate(&mut db, path, &MIGRATIONS).map_err(|error| match error {
+            MigrationError::Newer { found, known } => {
+                RecordError::Newer { path: path.display().to_string(), found, known }
+            }
+            MigrationError::Sqlite(error) => RecordError::Index(error),
+            MigrationError::Copy(error) => RecordError::Other(error.to_string()),
+        })?;
+        // What power loss takes from the end of the log, the recovery finds in the files again.
+        db.pragma_update(None, "synchronous", "NORMAL")?;
+        Index::with(db, path, inode)
     }
 
     /// The database of a daemon that may be running, to be read.
     pub(super) fn read(path: &Path) -> std::result::Result<Index, RecordError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let inode = std::fs::metadata(path).map_err(RecordError::io(path))?.ino();
         let db = Connection::open_with_flags(path, flags)?;
-        let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if found != SCHEMA {
-            return Err(RecordError::Newer { path: path.display().to_string(), found, known: SCHEMA });
+        let (found, known) =
+            (db.query_row("PRAGMA user_version", [], |row| row.get(0))?, MIGRATIONS.len() as u32);
+        match u32::cmp(&found, &known) {
+            std::cmp::Ordering::Greater => {
+                return Err(RecordError::Newer { path: path.display().to_string(), found, known });
+            }
+            std::cmp::Ordering::Less => {
+                let path = path.display();
+                return Err(RecordError::Other(format!(
+                    "{path} is of an older liuta: the daemon brings it up when it starts"
+                )));
+            }
+            std::cmp::Ordering::Equal => {}
         }
         db.pragma_update(None, "query_only", true)?;
         db.busy_timeout(std::time::Duration::from_secs(5))?;
-        Ok(Index(Mutex::new(db)))
+        Index::with(db, path, inode)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn with(db: Connection, path: &Path, inode: u64) -> std::result::Result<Index, RecordError> {
+        let mut cameras = BTreeMap::new();
+        {
+            let mut sums = db.prepare("SELECT camera, SUM(bytes) FROM segments GROUP BY camera")?;
+            let mut rows = sums.query([])?;
+            while let Some(row) = rows.next()? {
+                cameras.insert(row.get(0)?, row.get::<_, i64>(1)?.max(0) as u64);
+            }
+        }
+        let inner = Inner { pinned: pinned(&db)?, db, cameras };
+        Ok(Index { inner: Mutex::new(inner), path: path.to_owned(), inode })
+    }
+
+    /// Whether the file is still the one that was opened.
+    pub(super) fn is_there(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub(super) fn put(&self, row: &Row) -> Result<()> {
-        let db = self.lock();
-        let mut put = db.prepare_cached("INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?, ?, ?)")?;
-        let Row { path, camera, stream, start_90k, end_90k, bytes, sealed } = row;
-        put.execute(params![path, camera, stream, start_90k, end_90k, *bytes as i64, sealed])?;
+        self.put_all(std::slice::from_ref(row))
+    }
+
+    /// Many in one transaction: the recovery of a lost index puts a day at once.
+    pub(super) fn put_all(&self, rows: &[Row]) -> Result<()> {
+        let mut inner = self.lock();
+        let transaction = inner.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut changes = Vec::new();
+        let mut is_pinned = false;
+        for row in rows {
+            let (before, pinned) = put(&transaction, row)?;
+            is_pinned |= pinned;
+            changes.push((row.camera.clone(), before, row.bytes));
+        }
+        transaction.commit()?;
+        for (camera, before, bytes) in changes {
+            let sum = inner.cameras.entry(camera).or_default();
+            *sum = sum.saturating_sub(before) + bytes;
+        }
+        if is_pinned {
+            inner.pinned = pinned(&inner.db)?;
+        }
         Ok(())
     }
 
     /// Every segment, in no order.
     pub(super) fn all(&self) -> Result<Vec<Row>> {
-        self.rows("SELECT * FROM segments", [])
+        self.rows("", [])
     }
 
-    /// Segments that overlap the range, oldest first; those still being written end at their start here.
+    /// Segments that overlap the range, in no order; those still being written end at their start here.
     pub(super) fn segments(&self, camera: &str, stream: &str, from: i64, to: i64) -> Result<Vec<Row>> {
-        let sql = "SELECT * FROM segments WHERE camera = ?1 AND stream = ?2 AND start_90k < ?4
-            AND (end_90k > ?3 OR NOT sealed) ORDER BY start_90k";
-        self.rows(sql, params![camera, stream, from, to])
-    }
-
-    pub(super) fn oldest_unpinned(&self, limit: u32) -> Result<Vec<Row>> {
-        let sql = format!("SELECT * FROM segments WHERE sealed AND {UNPINNED} ORDER BY end_90k LIMIT ?");
-        self.rows(&sql, [limit])
-    }
-
-    /// Pinned or not, that ended before `before`.
-    pub(super) fn oldest(&self, before: i64, limit: u32) -> Result<Vec<Row>> {
+        // Each of the three is a short walk along an index, however long the ring.
         self.rows(
-            "SELECT * FROM segments WHERE sealed AND end_90k < ? ORDER BY end_90k LIMIT ?",
-            params![before, limit],
+            "WHERE path IN (
+                SELECT path FROM segments WHERE camera = ?1 AND stream = ?2 AND start_90k >= ?3 - 324000000
+                    AND start_90k < ?4 AND end_90k > ?3
+                UNION SELECT path FROM segments WHERE camera = ?1 AND stream = ?2 AND end_90k > ?3
+                    AND end_90k - start_90k > 324000000 AND start_90k < ?4
+                UNION SELECT path FROM segments WHERE camera = ?1 AND stream = ?2 AND NOT sealed AND start_90k < ?4)",
+            params![camera, stream, from, to],
         )
     }
 
-    fn rows(&self, sql: &str, args: impl rusqlite::Params) -> Result<Vec<Row>> {
-        let db = self.lock();
-        let mut statement = db.prepare_cached(sql)?;
+    pub(super) fn oldest_unpinned(&self, limit: u32) -> Result<Vec<Row>> {
+        self.rows("WHERE pinned = 0 AND sealed ORDER BY ring_90k LIMIT ?", [limit])
+    }
+
+    pub(super) fn oldest_unpinned_of(&self, camera: &str, limit: u32) -> Result<Vec<Row>> {
+        let of = "WHERE camera = ? AND sealed AND NOT pinned ORDER BY ring_90k LIMIT ?";
+        self.rows(of, params![camera, limit])
+    }
+
+    fn rows(&self, which: &str, args: impl rusqlite::Params) -> Result<Vec<Row>> {
+        let inner = self.lock();
+        let sql = format!(
+            "SELECT path, camera, stream, start_90k, end_90k, bytes, sealed, ring_90k, entries FROM segments {which}"
+        );
+        let mut statement = inner.db.prepare_cached(&sql)?;
         let rows = statement.query_map(args, |row| {
             Ok(Row {
                 path: row.get(0)?,
@@ -140,48 +236,130 @@ impl Index {
                 end_90k: row.get(4)?,
                 bytes: row.get::<_, i64>(5)?.max(0) as u64,
                 sealed: row.get(6)?,
+                ring_90k: row.get(7)?,
+                entries: row.get(8)?,
             })
         })?;
         rows.collect()
     }
 
     pub(super) fn remove<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Result<()> {
-        let mut db = self.lock();
-        let transaction = db.transaction()?;
+        let mut inner = self.lock();
+        let transaction = inner.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let (mut gone, mut was_pinned) = (Vec::new(), false);
         for path in paths {
-            transaction.prepare_cached("DELETE FROM segments WHERE path = ?")?.execute([path])?;
+            let mut remove = transaction
+                .prepare_cached("DELETE FROM segments WHERE path = ? RETURNING camera, bytes, pinned")?;
+            let removed: Option<(String, i64, bool)> =
+                remove.query_row([path], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            if let Some((camera, bytes, pinned)) = removed {
+                was_pinned |= pinned;
+                gone.push((camera, bytes.max(0) as u64));
+            }
         }
-        transaction.commit()
+        transaction.commit()?;
+        for (camera, bytes) in gone {
+            let sum = inner.cameras.entry(camera).or_default();
+            *sum = sum.saturating_sub(bytes);
+        }
+        if was_pinned {
+            inner.pinned = pinned(&inner.db)?;
+        }
+        Ok(())
     }
 
-    pub(super) fn total_bytes(&self) -> Result<u64> {
-        let total =
-            self.lock().query_row("SELECT COALESCE(SUM(bytes), 0) FROM segments", [], |row| row.get(0));
-        total.map(|total: i64| total.max(0) as u64)
+    /// Files that somebody else has removed: what they held is missing now.
+    pub(super) fn lose(&self, rows: &[Row]) -> Result<()> {
+        for row in rows.iter().filter(|row| row.sealed) {
+            let gap = Gap { start_90k: row.start_90k, end_90k: row.end_90k, cause: GapCause::Disk };
+            self.put_gap(&row.camera, &row.stream, &gap)?;
+            let inner = self.lock();
+            account(&inner.db, &row.camera, &row.stream, RECORDED, row.start_90k..row.end_90k, -1)?;
+        }
+        self.remove(rows.iter().map(|row| &*row.path))
     }
 
-    pub(super) fn oldest_start(&self) -> Result<Option<i64>> {
-        self.lock().query_row("SELECT MIN(start_90k) FROM segments", [], |row| row.get(0))
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.lock().cameras.values().sum()
     }
 
-    /// Where a stream's recording or its last known gap ends.
-    pub(super) fn last_end(&self, camera: &str, stream: &str) -> Result<Option<i64>> {
-        let sql = "SELECT MAX(end_90k) FROM (SELECT end_90k FROM segments WHERE camera = ?1 AND stream = ?2
-            UNION ALL SELECT end_90k FROM gaps WHERE camera = ?1 AND stream = ?2)";
-        self.lock().query_row(sql, [camera, stream], |row| row.get(0))
+    /// Of segments that evidence needs.
+    pub(super) fn pinned_bytes(&self) -> u64 {
+        self.lock().pinned
+    }
+
+    pub(super) fn bytes_of(&self, camera: &str) -> u64 {
+        self.lock().cameras.get(camera).copied().unwrap_or(0)
+    }
+
+    /// Whoever has footage here, configured or not.
+    pub(super) fn cameras(&self) -> Vec<String> {
+        let inner = self.lock();
+        inner.cameras.iter().filter(|(_, bytes)| **bytes > 0).map(|(camera, _)| camera.clone()).collect()
+    }
+
+    /// The ring's clock at the end of the oldest footage that is no evidence.
+    pub(super) fn oldest(&self) -> Result<Option<i64>> {
+        let sql = "SELECT ring_90k FROM segments WHERE pinned = 0 ORDER BY ring_90k LIMIT 1";
+        self.lock().db.query_row(sql, [], |row| row.get(0)).optional()
+    }
+
+    /// Where a stream's recording or its last known gap ends, and the cause where it was a gap.
+    pub(super) fn last_end(&self, camera: &str, stream: &str) -> Result<Option<(i64, Option<GapCause>)>> {
+        let inner = self.lock();
+        let recorded: Option<i64> = inner
+            .db
+            .prepare_cached(
+                "SELECT end_90k FROM segments WHERE camera = ? AND stream = ? ORDER BY start_90k DESC LIMIT 1",
+            )?
+            .query_row([camera, stream], |row| row.get(0))
+            .optional()?;
+        let missing: Option<(i64, String)> = inner
+            .db
+            .prepare_cached(
+                "SELECT end_90k, cause FROM gaps WHERE camera = ? AND stream = ? ORDER BY start_90k DESC LIMIT 1",
+            )?
+            .query_row([camera, stream], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        Ok(match (recorded, missing) {
+            (recorded, Some((end, cause))) if recorded.is_none_or(|recorded| recorded <= end) => {
+                Some((end, Some(GapCause::from_str(&cause))))
+            }
+            (recorded, _) => recorded.map(|end| (end, None)),
+        })
     }
 
     /// The gap that begins there, now known to last until its end.
     pub(super) fn put_gap(&self, camera: &str, stream: &str, gap: &Gap) -> Result<()> {
-        let db = self.lock();
-        let mut put = db.prepare_cached("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)")?;
-        put.execute(params![camera, stream, gap.start_90k, gap.end_90k, gap.cause.as_str()])?;
-        Ok(())
+        let mut inner = self.lock();
+        let db = inner.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let old: Option<(i64, String)> = db
+            .prepare_cached(
+                "SELECT end_90k, cause FROM gaps WHERE camera = ? AND stream = ? AND start_90k = ?",
+            )?
+            .query_row(params![camera, stream, gap.start_90k], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let cause = gap.cause.as_str();
+        if let Some((end, cause)) = old {
+            account(&db, camera, stream, &cause, gap.start_90k..end, -1)?;
+        }
+        // Of time that has not been nothing is missing.
+        if gap.cause != GapCause::Clock {
+            account(&db, camera, stream, cause, gap.start_90k..gap.end_90k, 1)?;
+        }
+        db.prepare_cached("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?)")?.execute(params![
+            camera,
+            stream,
+            gap.start_90k,
+            gap.end_90k,
+            cause
+        ])?;
+        db.commit()
     }
 
     pub(super) fn gaps(&self, camera: &str, stream: &str, from: i64, to: i64) -> Result<Vec<Gap>> {
-        let db = self.lock();
-        let mut statement = db.prepare_cached(
+        let inner = self.lock();
+        let mut statement = inner.db.prepare_cached(
             "SELECT start_90k, end_90k, cause FROM gaps
             WHERE camera = ?1 AND stream = ?2 AND end_90k > ?3 AND start_90k < ?4 ORDER BY start_90k",
         )?;
@@ -192,58 +370,144 @@ impl Index {
         gaps.collect()
     }
 
-    pub(super) fn last_gap_cause(&self, camera: &str, stream: &str, end: i64) -> Result<Option<GapCause>> {
-        let sql = "SELECT cause FROM gaps WHERE camera = ? AND stream = ? AND end_90k = ?";
-        let found = self.lock().query_row(sql, params![camera, stream, end], |row| row.get(0)).optional()?;
-        Ok(found.map(|cause: String| GapCause::from_str(&cause)))
+    /// What is known of the hours of a camera's stream, oldest first.
+    pub(super) fn hours(&self, camera: &str, stream: &str, hours: &Range<i64>) -> Result<Vec<Hour>> {
+        let inner = self.lock();
+        let mut statement = inner.db.prepare_cached(
+            "SELECT hour, cause, ticks FROM hours
+            WHERE camera = ? AND stream = ? AND hour >= ? AND hour < ? ORDER BY hour",
+        )?;
+        let hours = statement.query_map(params![camera, stream, hours.start, hours.end], |row| {
+            let cause: String = row.get(1)?;
+            let cause = (cause != RECORDED).then(|| GapCause::from_str(&cause));
+            Ok(Hour { hour: row.get(0)?, cause, ticks: row.get(2)? })
+        })?;
+        hours.collect()
     }
 
-    /// Widens the pin of the alert, or makes it.
-    pub(super) fn pin(&self, alert: &str, camera: &str, start: i64, end: i64) -> Result<()> {
-        let sql = "INSERT INTO pins VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-            start_90k = MIN(start_90k, excluded.start_90k), end_90k = MAX(end_90k, excluded.end_90k)";
-        self.lock().execute(sql, params![alert, camera, start, end])?;
+    /// Widens the pin of the alert, or makes it. `ring_90k`: its end, on the ring's clock.
+    pub(super) fn pin(&self, alert: &str, camera: &str, start: i64, end: i64, ring_90k: i64) -> Result<()> {
+        let mut inner = self.lock();
+        let db = inner.db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        db.execute(
+            "INSERT INTO pins (alert, camera, start_90k, end_90k, ring_90k) VALUES (?, ?, ?, ?, ?)
+            ON CONFLICT DO UPDATE SET start_90k = MIN(start_90k, excluded.start_90k),
+                end_90k = MAX(end_90k, excluded.end_90k), ring_90k = MAX(ring_90k, excluded.ring_90k)",
+            params![alert, camera, start, end, ring_90k],
+        )?;
+        let pinned_now = db.execute(
+            "UPDATE segments SET pinned = 1 WHERE NOT pinned AND camera = ?1 AND start_90k < ?3 AND end_90k > ?2",
+            params![camera, start, end],
+        )?;
+        db.commit()?;
+        if pinned_now > 0 {
+            inner.pinned = pinned(&inner.db)?;
+        }
         Ok(())
     }
 
-    /// Forgets pins that ended before `pins` and gaps that ended before `gaps`.
-    pub(super) fn forget(&self, pins: i64, gaps: i64) -> Result<()> {
-        let db = self.lock();
-        db.execute("DELETE FROM pins WHERE end_90k < ?", [pins])?;
-        db.execute("DELETE FROM gaps WHERE end_90k < ?", [gaps])?;
+    /// Lets the oldest pin go; false where there is none.
+    pub(super) fn unpin_oldest(&self) -> Result<bool> {
+        self.unpin("(camera, alert) IN (SELECT camera, alert FROM pins ORDER BY ring_90k LIMIT 1)", [])
+    }
+
+    /// Forgets pins that ended before `pins` on the ring's clock, and gaps that ended before `gaps` on the
+    /// box's. What is told of hours lasts longer than both.
+    pub(super) fn forget(&self, pins: i64, gaps: i64, hours: i64) -> Result<()> {
+        self.unpin("ring_90k < ?", [pins])?;
+        let inner = self.lock();
+        inner.db.prepare_cached("DELETE FROM gaps WHERE end_90k < ?")?.execute([gaps])?;
+        inner.db.prepare_cached("DELETE FROM hours WHERE hour < ?")?.execute([hours])?;
         Ok(())
     }
 
-    /// Runs `fill` in one transaction: the recovery of a lost index puts many rows.
-    pub(super) fn put_all(&self, rows: &[Row]) -> Result<()> {
-        self.lock().execute_batch("BEGIN")?;
-        let done = rows.iter().try_for_each(|row| self.put(row));
-        self.lock().execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        done
+    fn unpin(&self, which: &str, args: impl rusqlite::Params) -> Result<bool> {
+        let mut inner = self.lock();
+        let db = inner.db.transaction_with_behavior(TransactionBehavior::Deferred)?;
+        let gone = db.execute(&format!("DELETE FROM pins WHERE {which}"), args)?;
+        if gone > 0 {
+            db.execute(
+                "UPDATE segments SET pinned = 0 WHERE pinned = 1 AND NOT EXISTS (SELECT 1 FROM pins
+                    WHERE pins.camera = segments.camera AND pins.start_90k < segments.end_90k
+                    AND pins.end_90k > segments.start_90k)",
+                [],
+            )?;
+        }
+        db.commit()?;
+        if gone > 0 {
+            inner.pinned = pinned(&inner.db)?;
+        }
+        Ok(gone > 0)
+    }
+
+    /// The ring's clock and the box's, when they were last noted.
+    pub(super) fn clock(&self) -> Result<Option<(i64, i64)>> {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+        self.lock().db.query_row("SELECT ring_90k, wall_90k FROM clock", [], read).optional()
+    }
+
+    pub(super) fn put_clock(&self, ring_90k: i64, wall_90k: i64) -> Result<()> {
+        let inner = self.lock();
+        inner.db.execute_batch(&format!(
+            "BEGIN; DELETE FROM clock; INSERT INTO clock VALUES ({ring_90k}, {wall_90k}); COMMIT"
+        ))
     }
 }
 
-fn connect(path: &Path) -> std::result::Result<Connection, RecordError> {
-    // SQLite gives its side files the mode of the database.
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path);
-    file.map_err(RecordError::io(path))?;
-    crate::owner::hand_over(path);
-    let db = Connection::open(path)?;
-    let found: u32 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found > SCHEMA {
-        return Err(RecordError::Newer { path: path.display().to_string(), found, known: SCHEMA });
+/// Gives back the bytes that were known before, and whether it is evidence.
+fn put(db: &Transaction<'_>, row: &Row) -> Result<(u64, bool)> {
+    let old: Option<(i64, bool)> = db
+        .prepare_cached("SELECT bytes, sealed FROM segments WHERE path = ?")?
+        .query_row([&row.path], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let (before, was_sealed) = old.unwrap_or((0, false));
+    if row.sealed && !was_sealed {
+        account(db, &row.camera, &row.stream, RECORDED, row.start_90k..row.end_90k, 1)?;
     }
-    db.pragma_update(None, "journal_mode", "WAL")?;
-    // What power loss takes from the end of the log, the recovery finds in the files again.
-    db.pragma_update(None, "synchronous", "NORMAL")?;
-    db.busy_timeout(std::time::Duration::from_secs(5))?;
-    if found == 0 {
-        db.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;"))?;
-    }
-    Ok(db)
+    let mut put = db.prepare_cached(
+        "INSERT OR REPLACE INTO segments
+            (path, camera, stream, start_90k, end_90k, bytes, sealed, ring_90k, entries, pinned)
+        VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, EXISTS (SELECT 1 FROM pins
+            WHERE camera = ?2 AND start_90k < ?5 AND end_90k > ?4))
+        RETURNING pinned",
+    )?;
+    let Row { path, camera, stream, start_90k, end_90k, bytes, sealed, ring_90k, entries } = row;
+    let bytes = *bytes as i64;
+    let row = params![path, camera, stream, start_90k, end_90k, bytes, sealed, ring_90k, entries];
+    Ok((before.max(0) as u64, put.query_row(row, |row| row.get(0))?))
 }
 
-fn is_damage(error: &rusqlite::Error) -> bool {
+fn pinned(db: &Connection) -> Result<u64> {
+    let sum = "SELECT COALESCE(SUM(bytes), 0) FROM segments WHERE pinned = 1";
+    Ok(db.prepare_cached(sum)?.query_row([], |row| row.get::<_, i64>(0))?.max(0) as u64)
+}
+
+/// Adds a range, or with -1 takes it, to the hours that it touches.
+fn account(
+    db: &Connection,
+    camera: &str,
+    stream: &str,
+    cause: &str,
+    range: Range<i64>,
+    sign: i64,
+) -> Result<()> {
+    /// A range that no clock has made costs no more rows than this: about a year.
+    const MOST_HOURS: i64 = 10_000;
+    let mut add = db.prepare_cached(
+        "INSERT INTO hours VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET ticks = ticks + excluded.ticks",
+    )?;
+    let mut at = range.start.max(range.end.saturating_sub(MOST_HOURS * HOUR_90K));
+    while at < range.end {
+        let hour = at.div_euclid(HOUR_90K);
+        let until = range.end.min((hour + 1) * HOUR_90K);
+        add.execute(params![camera, stream, hour, cause, sign * (until - at)])?;
+        at = until;
+    }
+    Ok(())
+}
+
+/// Whether the database itself is broken: then it is rebuilt from the files.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }

@@ -5,26 +5,32 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
 use super::RecordError;
 use super::index::Row;
 use super::segment::Segment;
 use super::volume::Volume;
+use crate::config::Record;
 use crate::health;
-use crate::media::{VIDEO_CLOCK, time};
+use crate::media::VIDEO_CLOCK;
+use crate::media::time::ticks_90k;
 
 const RETENTION_EVERY: Duration = Duration::from_secs(5);
 
 /// Room is made for what comes in so many seconds: longer than [`SETTLES`] and a round.
 const AHEAD: u64 = 45;
 
-/// With less than this left and nothing unpinned to remove, evidence older than the ring's own age goes.
+/// Room that is made on a volume that has refused a write, at least.
 const LAST_RESERVE: u64 = 64 << 20;
 
 /// Space that was freed may show so late (btrfs and ZFS free at their next commit, and a file that is being exported goes
 /// with its last reader): meanwhile free space says nothing.
 const SETTLES: Duration = Duration::from_secs(30);
+
+/// How often the clock is written down, and old gaps and pins are let go.
+const NOTE_EVERY: Duration = Duration::from_secs(15);
+
+/// How long it is known how complete an hour was.
+const HOURS_KEPT: Duration = Duration::from_secs(400 * 86_400);
 
 /// Segments removed in one transaction.
 const BATCH: u32 = 64;
@@ -40,21 +46,29 @@ pub(super) fn run(volume: &Volume) {
         if last {
             return;
         }
-        let due = keeper.retained.is_none_or(|(at, _)| at.elapsed() >= RETENTION_EVERY);
+        let steady = volume.clock.steady();
+        let due = keeper.retained.is_none_or(|(at, _)| steady.saturating_sub(at) >= RETENTION_EVERY);
         let pressed = volume.pressed.swap(false, Ordering::Relaxed);
         if due || pressed {
             let free = free_bytes(&volume.shelf.recordings);
             let kept = keeper.retain(pressed, free);
             volume.alarms.index(kept.as_ref().err());
+            if let Err(error) = &kept {
+                volume.index_failed(error);
+            }
+            volume.check_index();
         }
-        volume.wait(volume.settings().sync);
+        volume.wait(volume.sync_every());
     }
 }
 
 struct Keeper<'a> {
     volume: &'a Volume,
-    /// When retention last ran, and bytes written until then.
-    retained: Option<(Instant, u64)>,
+    /// When retention last ran, on the steady clock, and bytes written until then.
+    retained: Option<(Duration, u64)>,
+    noted: Option<Duration>,
+    /// When evidence last had to give up room.
+    unpinned: Option<Instant>,
     /// When a limit, not age, last removed footage.
     limited: Option<Instant>,
     /// When footage was last removed because the volume was short of space.
@@ -65,7 +79,15 @@ struct Keeper<'a> {
 
 impl Keeper<'_> {
     fn new(volume: &Volume) -> Keeper<'_> {
-        Keeper { volume, retained: None, limited: None, freed: None, unmet: None }
+        Keeper {
+            volume,
+            retained: None,
+            noted: None,
+            unpinned: None,
+            limited: None,
+            freed: None,
+            unmet: None,
+        }
     }
 
     fn sync(&mut self) {
@@ -102,33 +124,42 @@ impl Keeper<'_> {
     /// the volume, asked once; what this pass removes is added.
     fn retain(&mut self, pressed: bool, free: Option<u64>) -> rusqlite::Result<()> {
         let (volume, settings) = (self.volume, self.volume.settings());
-        let now = time::to_90k(Timestamp::now());
-        let before = |age: Duration| now - (age.as_secs_f64() * VIDEO_CLOCK as f64) as i64;
-        let ring_end = before(settings.retention);
-        let evidence_end = before(settings.evidence_retention);
+        let index = &volume.shelf.index;
+        let now = volume.clock.now_90k();
+        let ring_end = now - ticks_90k(settings.retention);
         // On a full volume the index may refuse until room is made, which must not wait for it.
-        let forgotten = volume.shelf.index.forget(evidence_end, ring_end.min(evidence_end));
+        let forgotten = self.forget(&settings, now);
+        self.unpin(&settings)?;
 
         let written = volume.written.load(Ordering::Relaxed);
-        let ahead = match self.retained.replace((Instant::now(), written)) {
-            Some((at, then)) => (written - then) * AHEAD / at.elapsed().as_secs().max(1),
+        let ahead = match self.retained.replace((volume.clock.steady(), written)) {
+            Some((at, then)) => {
+                let elapsed = volume.clock.steady().saturating_sub(at);
+                (written - then) * AHEAD / elapsed.as_secs().max(1)
+            }
             None => 0,
         };
-        let mut total = volume.shelf.index.total_bytes()?;
-        total += volume.shelf.open().values().map(|segment| segment.row().bytes).sum::<u64>();
-        let min_free = if pressed { settings.min_free.max(LAST_RESERVE) } else { settings.min_free };
+        let being_written = volume.shelf.open().values().map(|segment| segment.row().bytes).sum::<u64>();
+        let min_free = volume.config.min_free.unwrap_or(settings.min_free);
+        let min_free = if pressed { min_free.max(LAST_RESERVE) } else { min_free };
         let settling = !pressed && self.freed.is_some_and(|at| at.elapsed() < SETTLES);
-        let (mut removed, mut evidence_sacrificed) = (0, false);
+        self.keep_cameras_within(&settings)?;
+        let mut removed = 0;
         loop {
             *volume.kept() = Instant::now();
+            let total = index.total_bytes() + being_written;
+            volume.totals.set(total);
             let free = free.filter(|_| !settling).map(|free| free + removed);
-            let over = settings.max_size.map_or(0, |max| (total + ahead).saturating_sub(max));
+            // Of what all volumes hold too much, each gives up in proportion.
+            let all = volume.totals.sum().max(1);
+            let share = |over: u64| (u128::from(over) * u128::from(total) / u128::from(all)) as u64;
+            let over = settings.max_size.map_or(0, |max| share((all + ahead).saturating_sub(max)));
+            let over = over.max(volume.config.max_size.map_or(0, |max| (total + ahead).saturating_sub(max)));
             let short = free.map_or(0, |free| (min_free + ahead).saturating_sub(free));
             let need = over.max(short);
-            let oldest = volume.shelf.index.oldest_unpinned(BATCH)?;
             let (mut doomed, mut freed) = (Vec::new(), 0);
-            for row in oldest {
-                let aged = row.end_90k < ring_end;
+            for row in index.oldest_unpinned(BATCH)? {
+                let aged = row.ring_90k < ring_end;
                 if !aged && freed >= need {
                     break;
                 }
@@ -138,12 +169,6 @@ impl Keeper<'_> {
                 freed += row.bytes;
                 doomed.push(row);
             }
-            let full = free.is_some_and(|free| free < LAST_RESERVE + ahead.min(settings.min_free));
-            if doomed.is_empty() && need > 0 && full {
-                // Recording goes on whatever is pinned: the oldest evidence beyond the ring's age makes room.
-                doomed = volume.shelf.index.oldest(ring_end, 4)?;
-                evidence_sacrificed |= !doomed.is_empty();
-            }
             if doomed.is_empty() {
                 if need > 0 {
                     let wanted = Wanted { over, short, at_least: min_free + ahead };
@@ -151,14 +176,13 @@ impl Keeper<'_> {
                 } else if !settling {
                     self.unmet = None;
                 }
-                self.tell(evidence_sacrificed, ring_end, now)?;
+                self.tell(ring_end, now)?;
                 break;
             }
             if short > 0 {
                 self.freed = Some(Instant::now());
             }
-            let bytes: u64 = doomed.iter().map(|row| row.bytes).sum();
-            (total, removed) = (total.saturating_sub(bytes), removed + bytes);
+            removed += freed;
             self.remove(&doomed, pressed || short > 0)?;
         }
         if let Some(free) = free_bytes(&volume.shelf.recordings) {
@@ -166,6 +190,61 @@ impl Keeper<'_> {
             volume.health.metrics.ring_free_bytes.get_or_create(&label).set(free as f64);
         }
         forgotten
+    }
+
+    /// Lets go what is remembered of footage that is gone, and notes the clock, both of which may wait.
+    fn forget(&mut self, settings: &Record, now: i64) -> rusqlite::Result<()> {
+        let steady = self.volume.clock.steady();
+        if self.noted.is_some_and(|at| steady.saturating_sub(at) < NOTE_EVERY) {
+            return Ok(());
+        }
+        self.noted = Some(steady);
+        let index = &self.volume.shelf.index;
+        let pins = now - ticks_90k(settings.evidence_retention);
+        // By whichever clock is behind: a box whose clock jumps ahead forgets nothing for it.
+        let wall = now.min(self.volume.clock.wall_90k());
+        let gaps = wall - ticks_90k(settings.retention.max(settings.evidence_retention));
+        let hours = (wall - ticks_90k(HOURS_KEPT)).div_euclid(3600 * VIDEO_CLOCK);
+        index.forget(pins, gaps, hours)?;
+        index.put_clock(now, self.volume.clock.wall_90k())
+    }
+
+    /// Evidence has its own room, so that it is never removed for footage; past it the oldest evidence goes.
+    fn unpin(&mut self, settings: &Record) -> rusqlite::Result<()> {
+        let index = &self.volume.shelf.index;
+        let half = room(&self.volume.shelf.recordings).map_or(u64::MAX, |(_, total)| total / 2);
+        let most = settings.evidence_max_size.min(half);
+        while index.pinned_bytes() > most && index.unpin_oldest()? {
+            self.unpinned = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn keep_cameras_within(&mut self, settings: &Record) -> rusqlite::Result<()> {
+        if settings.max_size_per_camera.is_none() && settings.cameras.is_empty() {
+            return Ok(());
+        }
+        let index = &self.volume.shelf.index;
+        for camera in index.cameras() {
+            let most = settings.cameras.get(&*camera).copied().or(settings.max_size_per_camera);
+            let Some(most) = most else { continue };
+            loop {
+                let over = index.bytes_of(&camera).saturating_sub(most);
+                let (mut doomed, mut freed) = (Vec::new(), 0);
+                for row in index.oldest_unpinned_of(&camera, BATCH)? {
+                    if freed >= over {
+                        break;
+                    }
+                    freed += row.bytes;
+                    doomed.push(row);
+                }
+                if doomed.is_empty() {
+                    break;
+                }
+                self.remove(&doomed, false)?;
+            }
+        }
+        Ok(())
     }
 
     /// Rows first: a crash in between leaves a file that the next start indexes and retention removes again, but never
@@ -191,26 +270,28 @@ impl Keeper<'_> {
         if refused { remove_rows() } else { Ok(()) }
     }
 
-    fn tell(&mut self, sacrificed: bool, ring_end: i64, now: i64) -> rusqlite::Result<()> {
-        let settings = self.volume.settings();
-        let promised = settings.retention.as_secs_f64() / 3600.0;
-        let recently = self.limited.is_some_and(|at| at.elapsed() < Duration::from_secs(3600));
-        let oldest = self.volume.shelf.index.oldest_start()?.filter(|&start| recently && start > ring_end);
-        let short = oldest.map(|start| {
-            let hours = (now - start) as f64 / (3600 * VIDEO_CLOCK) as f64;
+    fn tell(&mut self, ring_end: i64, now: i64) -> rusqlite::Result<()> {
+        let (volume, settings) = (self.volume, self.volume.settings());
+        let hours = |length: Duration| length.as_secs_f64() / 3600.0;
+        let lately = |at: Option<Instant>| at.is_some_and(|at| at.elapsed() < Duration::from_secs(3600));
+        let oldest = volume.shelf.index.oldest()?.filter(|&oldest| lately(self.limited) && oldest > ring_end);
+        let short = oldest.map(|oldest| {
             format!(
-                "the ring holds {hours:.1} hours of the {promised:.1} promised: raise record.max_size, lower \
-                 record.min_free, add a disk, or lower record.retention"
+                "the ring holds {:.1} hours of the {:.1} promised: raise record.max_size, lower record.min_free, add a \
+                 disk, or lower record.retention",
+                (now - oldest) as f64 / (3600 * VIDEO_CLOCK) as f64,
+                hours(settings.retention)
             )
+        });
+        let evidence = lately(self.unpinned).then(|| {
+            "evidence takes all the room that it may have, and the oldest has become footage again: raise \
+             record.evidence_max_size (at most half of the disk counts), or lower record.evidence_retention"
+                .to_owned()
         });
         let pinned = self.unmet.as_ref().map(|unmet| {
-            let gone =
-                if sacrificed { "; the oldest evidence has been removed to go on recording" } else { "" };
-            format!(
-                "{unmet}, and all recordings that are left are pinned evidence or still being written{gone}"
-            )
+            format!("{unmet}, and all recordings that are left are pinned evidence or still being written")
         });
-        self.volume.alarms.limits(short, pinned);
+        volume.alarms.limits(short, evidence, pinned);
         Ok(())
     }
 }
@@ -304,9 +385,14 @@ pub const ASSUMED_BITRATE: u64 = 4_000_000;
 pub fn estimate(config: &crate::config::Config) -> Estimate {
     let cameras = config.cameras.values().filter(|camera| camera.record).count() as u64;
     let rate = cameras * ASSUMED_BITRATE / 8;
-    let used = used(&config.data).unwrap_or(0);
-    let existing = config.data.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let room = free_bytes(existing).unwrap_or(0).saturating_add(used).saturating_sub(config.record.min_free);
+    let volumes = super::volumes(&config.data, &config.record);
+    let room = volumes.into_iter().filter(|(_, takes)| *takes).map(|(volume, _)| {
+        let existing = volume.path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let free = free_bytes(existing).unwrap_or(0).saturating_add(used(&volume.path).unwrap_or(0));
+        let room = free.saturating_sub(volume.min_free.unwrap_or(config.record.min_free));
+        volume.max_size.map_or(room, |max| max.min(room))
+    });
+    let room = room.fold(0, u64::saturating_add);
     let available = config.record.max_size.map_or(room, |max| max.min(room));
     Estimate {
         needed: rate * config.record.retention.as_secs(),
@@ -315,9 +401,9 @@ pub fn estimate(config: &crate::config::Config) -> Estimate {
     }
 }
 
-fn used(data: &Path) -> Result<u64, RecordError> {
+fn used(root: &Path) -> Result<u64, RecordError> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let db = rusqlite::Connection::open_with_flags(data.join("index.db"), flags)?;
+    let db = rusqlite::Connection::open_with_flags(root.join("index.db"), flags)?;
     let total: i64 = db.query_row("SELECT COALESCE(SUM(bytes), 0) FROM segments", [], |row| row.get(0))?;
     Ok(total.max(0) as u64)
 }
@@ -325,23 +411,36 @@ fn used(data: &Path) -> Result<u64, RecordError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicU64;
+
     use crate::health::Health;
-    use crate::record::Ring;
+    use crate::media::time::SystemClock;
+    use crate::record::marker::Place;
     use crate::record::volume::KEEPER_HUNG;
+    use crate::record::volume::Totals;
 
     const SIZE: u64 = 100 << 20;
 
-    /// A ring with sealed segments that say they are 100 MB each.
-    fn ring(data: &Path, segments: i64) -> Arc<Ring> {
-        let settings = crate::config::Record {
-            retention: Duration::from_secs(86_400),
+    /// A volume with sealed segments that say they are 100 MB each.
+    fn volume(data: &Path, segments: i64) -> Arc<Volume> {
+        let settings = Record { min_free: 0, sync: Some(Duration::from_secs(1)), ..Record::default() };
+        let config = crate::config::Volume {
+            name: "ring".into(),
+            path: data.to_owned(),
             max_size: None,
-            min_free: 0,
-            sync: Duration::from_secs(1),
-            evidence_retention: Duration::from_secs(86_400),
+            min_free: None,
         };
-        let ring = Ring::open(data, settings, Health::default()).unwrap();
-        let now = time::to_90k(Timestamp::now());
+        let volume = Volume::open(
+            config,
+            Place::of(data).unwrap(),
+            Totals { all: Arc::new([AtomicU64::new(0)]), this: 0 },
+            Arc::new(settings),
+            Arc::new(SystemClock),
+            Health::default(),
+            (),
+        );
+        let volume = volume.unwrap();
+        let now = volume.clock.wall_90k();
         std::fs::create_dir_all(data.join("recordings/gate/today")).unwrap();
         for at in 0..segments {
             let path = format!("gate/today/{at}.mp4");
@@ -355,32 +454,34 @@ mod tests {
                 end_90k: start_90k + 60 * VIDEO_CLOCK,
                 bytes: SIZE,
                 sealed: true,
+                ring_90k: start_90k + 60 * VIDEO_CLOCK,
+                entries: 0,
             };
-            ring.volume.shelf.index.put(&row).unwrap();
+            volume.shelf.index.put(&row).unwrap();
         }
-        ring
+        volume
     }
 
-    fn left(ring: &Ring) -> (usize, usize) {
-        let files = std::fs::read_dir(ring.volume.shelf.recordings.join("gate/today")).unwrap().count();
-        (files, ring.volume.shelf.index.all().unwrap().len())
+    fn left(volume: &Volume) -> (usize, usize) {
+        let files = std::fs::read_dir(volume.shelf.recordings.join("gate/today")).unwrap().count();
+        (files, volume.shelf.index.all().unwrap().len())
     }
 
     #[test]
     fn space_that_shows_late_costs_no_more_than_was_needed() {
         let data = tempfile::tempdir().unwrap();
-        let ring = ring(data.path(), 10);
-        let mut keeper = Keeper::new(&ring.volume);
+        let volume = volume(data.path(), 10);
+        let mut keeper = Keeper::new(&volume);
         // Free space never grows, as on a file system that frees later.
         keeper.retain(true, Some(0)).unwrap();
-        assert_eq!(left(&ring), (9, 9), "one is more than the reserve");
-        let mut settings = crate::config::Record::clone(&ring.volume.settings());
+        assert_eq!(left(&volume), (9, 9), "one is more than the reserve");
+        let mut settings = Record::clone(&volume.settings());
         settings.min_free = 1;
-        ring.reconfigure(settings);
+        volume.reconfigure(Arc::new(settings));
         keeper.retain(false, Some(0)).unwrap();
-        assert_eq!(left(&ring), (9, 9), "what was removed has had no time to show");
+        assert_eq!(left(&volume), (9, 9), "what was removed has had no time to show");
         keeper.retain(true, Some(0)).unwrap();
-        assert_eq!(left(&ring), (8, 8), "a refused write does not wait");
+        assert_eq!(left(&volume), (8, 8), "a refused write does not wait");
     }
 
     #[test]
@@ -397,28 +498,29 @@ mod tests {
     #[test]
     fn files_go_from_a_full_volume_though_the_index_refuses() {
         let data = tempfile::tempdir().unwrap();
-        let ring = ring(data.path(), 3);
+        let volume = volume(data.path(), 3);
         let db = rusqlite::Connection::open(data.path().join("index.db")).unwrap();
         db.execute_batch(
             "CREATE TRIGGER full BEFORE DELETE ON segments BEGIN SELECT RAISE(ABORT, 'full'); END",
         )
         .unwrap();
-        let mut keeper = Keeper::new(&ring.volume);
+        let mut keeper = Keeper::new(&volume);
         assert!(keeper.retain(true, Some(0)).is_err());
-        assert_eq!(left(&ring), (2, 3));
+        assert_eq!(left(&volume), (2, 3));
         db.execute_batch("DROP TRIGGER full").unwrap();
         keeper.retain(true, Some(0)).unwrap();
-        assert_eq!(left(&ring), (2, 2), "the row went with its file");
+        assert_eq!(left(&volume), (2, 2), "the row went with its file");
     }
 
     #[test]
     fn a_keeper_that_hangs_is_noticed() {
         let data = tempfile::tempdir().unwrap();
-        let ring = ring(data.path(), 0);
-        assert!(ring.is_responsive());
-        assert!(ring.close(Duration::from_secs(60)));
+        let volume = volume(data.path(), 0);
+        assert!(volume.is_responsive());
+        volume.close();
+        assert!(volume.wait_closed(Instant::now() + Duration::from_secs(60)));
         let Some(long_ago) = Instant::now().checked_sub(2 * KEEPER_HUNG) else { return };
-        *ring.volume.kept() = long_ago;
-        assert!(!ring.is_responsive());
+        *volume.kept() = long_ago;
+        assert!(!volume.is_responsive());
     }
 }

@@ -1,14 +1,17 @@
 //! The 24-hour ring: segments on disk, their index, retention, recovery and export.
 //!
 //! # On disk
-//! `<data>/recordings/<camera>/YYYY-MM-DD/HH-MM-SS.mp4` (UTC): segments of about a minute, cut at independent parts
-//! where the clock's minute changes. Each is a fragmented mp4 that plays by itself and says in a `uuid` box what it is.
-//! `<data>/index.db` knows the segments, the gaps and the pins. `<data>/lock` is held while a ring is open.
+//! Below the data folder, or below each of `record.volumes`:
+//! `recordings/<camera>/YYYY-MM-DD/HH-MM-SS.mp4` (UTC): segments of about a minute, cut at independent parts where the
+//! clock's minute changes. Each is a fragmented mp4 that plays by itself, says in a `uuid` box what it is, and, once it is
+//! finished, in another at its end where it may be entered and what its bytes were (`media::cmaf::tail`).
+//! `index.db` knows the segments, the gaps, the pins and how complete each hour is. `liuta-volume` says which disk it is;
+//! `<data>/volumes.json` remembers that. `<data>/lock` is held while a ring is open.
 //!
 //! # Order of writes, and what holds at every instant
 //! 1. A file is created with its head and its first part; then its row is put, *unsealed*.
 //! 2. Parts are appended, one write each. The keeper syncs every open file (and once its folder) per `record.sync`.
-//! 3. A finished file is synced; then its row is *sealed* with its end.
+//! 3. A finished file gets its tail and is synced; then its row is *sealed* with its end.
 //! 4. What goes, goes row first, file second.
 //!
 //! So a sealed row's file is whole; an unsealed row's file, and a file without a row, is whole up to its last whole
@@ -17,17 +20,24 @@
 //!
 //! # Nothing is lost silently
 //! [`Recorder::push`] takes parts into a byte budget. Past it, and where the disk refuses, the segment ends, a gap row
-//! says why, `record/ring` raises an alarm, and recording goes on by itself at an independent part. A file whose sync
-//! failed is never synced again: the kernel may have dropped what it could not write and call the next one a success.
+//! says why, `record/ring` raises an alarm, and recording goes on by itself at an independent part: on another volume
+//! where there is one. A file whose sync failed is never synced again: the kernel may have dropped what it could not
+//! write and call the next one a success. A volume whose disk or index is not what was opened is closed and opened anew.
+//!
+//! Footage ages by the ring's own clock (`clock`), which no step of the box's clock moves. Evidence is pinned; it has an
+//! age and a quota of its own, and is never removed to make room for footage.
 //!
 //! What does not belong here: packaging (`media::cmaf`) and alerts (`store`).
 
 mod alarms;
 mod archive;
+mod clock;
 mod export;
 mod index;
 mod keeper;
+mod marker;
 mod recovery;
+mod ring;
 mod segment;
 mod volume;
 mod writer;
@@ -37,19 +47,14 @@ use std::io::{Read, Write};
 use std::ops::Range;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::archive::Archive;
+pub use self::archive::{Archive, Completeness, sum};
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
-use self::volume::Volume;
-use self::writer::{Key, Message};
-use crate::config::{self, Id};
-use crate::health::{CameraCause, Health};
-use crate::media::cmaf::Part;
+pub use self::ring::{Recorder, Ring};
+use crate::config;
 use crate::media::{Feed, time};
 use crate::owner;
 
@@ -59,22 +64,8 @@ pub const MAX_EXPORT: Duration = Duration::from_secs(3 * 86_400);
 /// Exports at once; each holds a thread and about 2 MB.
 pub const MAX_EXPORTS: usize = 32;
 
-/// The ring: what writes it, and what is read of it.
-pub struct Ring {
-    volume: Arc<Volume>,
-    archive: Archive,
-}
-
-/// One feed's way into the ring. Dropping it finishes its segment.
-pub struct Recorder {
-    key: Key,
-    volume: Arc<Volume>,
-    /// The budget was full: parts are refused up to an independent one.
-    refusing: AtomicBool,
-}
-
 /// Why there is no video.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapCause {
     /// The camera was unreachable or silent.
@@ -87,11 +78,19 @@ pub enum GapCause {
     Daemon,
     /// Recording was switched off for the camera.
     Off,
+    /// The box's clock was set ahead: this time has not been, and nothing of it is missing.
+    Clock,
 }
 
 impl GapCause {
-    const ALL: [GapCause; 5] =
-        [GapCause::Camera, GapCause::Overflow, GapCause::Disk, GapCause::Daemon, GapCause::Off];
+    const ALL: [GapCause; 6] = [
+        GapCause::Camera,
+        GapCause::Overflow,
+        GapCause::Disk,
+        GapCause::Daemon,
+        GapCause::Off,
+        GapCause::Clock,
+    ];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,6 +99,7 @@ impl GapCause {
             GapCause::Disk => "disk",
             GapCause::Daemon => "daemon",
             GapCause::Off => "off",
+            GapCause::Clock => "clock",
         }
     }
 
@@ -140,6 +140,12 @@ pub enum RecordError {
          rebuilt from the recordings, without the pins of evidence"
     )]
     Newer { path: String, found: u32, known: u32 },
+    /// Neither touched nor recorded on.
+    #[error(
+        "volume {volume}: {found} is at {path}, not the disk that was there: mount that one; to record on what \
+         is there now, remove \"{volume}\" from {known} and restart"
+    )]
+    Foreign { volume: String, path: String, found: &'static str, known: String },
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
     #[error("index: {0}")]
@@ -164,83 +170,20 @@ fn stream(feed: Feed) -> &'static str {
     }
 }
 
-impl Ring {
-    /// Opens (and recovers) `<data>/recordings` and `<data>/index.db`, and starts the writer thread.
-    pub fn open(data: &Path, settings: config::Record, health: Health) -> Result<Arc<Ring>, RecordError> {
-        owner::make_folders(data, 0o750).map_err(RecordError::io(data))?;
-        let lock = Lock::take(data)?;
-        let volume = Volume::open(data, settings, health, lock)?;
-        let archive = Archive::new(1);
-        archive.put(0, Some(volume.shelf.clone()));
-        Ok(Arc::new(Ring { volume, archive }))
+/// Where to record, and whether new footage goes there. What the data folder held before the volumes were named stays
+/// until its age ends.
+fn volumes(data: &Path, settings: &config::Record) -> Vec<(config::Volume, bool)> {
+    let own =
+        config::Volume { name: "ring".to_owned(), path: data.to_owned(), max_size: None, min_free: None };
+    if settings.volumes.is_empty() {
+        return vec![(own, true)];
     }
-
-    /// A reload's new limits.
-    pub fn reconfigure(&self, settings: config::Record) {
-        self.volume.reconfigure(settings);
+    let mut volumes: Vec<_> = settings.volumes.iter().map(|volume| (volume.clone(), true)).collect();
+    let elsewhere = settings.volumes.iter().all(|volume| volume.path != data);
+    if elsewhere && data.join("index.db").exists() {
+        volumes.push((own, false));
     }
-
-    pub fn recorder(self: &Arc<Self>, camera: &Id, feed: Feed) -> Recorder {
-        let key = (camera.clone(), feed);
-        self.volume.send(&key, Message::Opened);
-        // From zero on, so that the first gap is an increase.
-        let metrics = &self.volume.health.metrics;
-        for cause in GapCause::ALL {
-            drop(metrics.gap_seconds.get_or_create(&CameraCause::new(&**camera, cause.as_str())));
-        }
-        Recorder { key, volume: self.volume.clone(), refusing: AtomicBool::new(false) }
-    }
-
-    /// What it holds, to be read.
-    pub fn archive(&self) -> &Archive {
-        &self.archive
-    }
-
-    /// Keeps a camera's range beyond the ring's age, as evidence of `alert`; called again it widens the range.
-    pub fn pin(&self, alert: &str, camera: &str, range: Range<Timestamp>) -> Result<(), RecordError> {
-        let range = ticks(&range)?;
-        Ok(self.volume.shelf.index.pin(alert, camera, range.start, range.end)?)
-    }
-
-    /// Whether writer and keeper make progress: a disk that hangs for long is not waited for in silence.
-    pub fn is_responsive(&self) -> bool {
-        self.volume.is_responsive()
-    }
-
-    /// Finishes and syncs every segment, and ends the threads. False when that took longer than `deadline`.
-    pub fn close(&self, deadline: Duration) -> bool {
-        let until = Instant::now() + deadline;
-        self.volume.close();
-        self.volume.wait_closed(until)
-    }
-}
-
-impl Drop for Ring {
-    fn drop(&mut self) {
-        self.close(Duration::ZERO);
-    }
-}
-
-impl Recorder {
-    /// Takes a part for the disk. Never blocks and never loses silently: past the byte budget the part is refused, a
-    /// gap row is written, and recording goes on at the next independent part.
-    pub fn push(&self, part: Arc<Part>) {
-        // Told here: a writer that hangs in the disk cannot.
-        if self.volume.queue.part(&self.key, part, &self.refusing) {
-            self.volume.alarms.overflow();
-        }
-    }
-
-    /// The run ended: the segment is finished, and a gap with this cause begins.
-    pub fn end(&self, cause: GapCause) {
-        self.volume.send(&self.key, Message::End(cause, time::to_90k(Timestamp::now())));
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.volume.send(&self.key, Message::Closed);
-    }
+    volumes
 }
 
 fn ticks(range: &Range<Timestamp>) -> Result<Range<i64>, RecordError> {

@@ -10,9 +10,14 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::index::{Gap, Index, Row};
-use super::{GapCause, RecordError};
+use super::RecordError;
+use super::clock::BELIEVED_90K;
+use super::index::{Index, Row};
 use crate::media::cmaf::read::{Fragment, Head};
+use crate::media::cmaf::tail::{Point, Tail};
+
+/// A file that nobody has written to for so long is on the disk, if the disk keeps its word.
+const SETTLED: std::time::Duration = std::time::Duration::from_secs(300);
 
 /// A head is far shorter.
 const HEAD: usize = 64 << 10;
@@ -23,9 +28,11 @@ const ZEROS: usize = 512;
 /// The packager ends a part at 16 MiB and the picture that passes it.
 const MAX_PICTURES: u64 = 128 << 20;
 
-pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordError> {
+/// Gives back when the newest footage ends, on the ring's clock.
+pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, RecordError> {
     let mut known: HashMap<String, Row> =
         index.all()?.into_iter().map(|row| (row.path.clone(), row)).collect();
+    let mut newest = known.values().map(|row| row.ring_90k).max();
     let mut inspected = 0;
     for camera in folders(recordings)? {
         let days = folders(&recordings.join(&camera))
@@ -41,8 +48,11 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
                     Some(row) if row.sealed => {}
                     row => {
                         inspected += 1;
-                        match inspect(recordings, &path, row.is_some()) {
-                            Some(row) => found.push(row),
+                        match inspect(recordings, &path, row.as_ref()) {
+                            Some(row) => {
+                                newest = newest.max(Some(row.ring_90k));
+                                found.push(row);
+                            }
                             // Its row goes like that of any file that is not there.
                             None if !recordings.join(&path).exists() => {
                                 known.extend(row.map(|row| (path, row)));
@@ -59,16 +69,12 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<(), RecordErro
             }
         }
     }
-    for row in known.values() {
+    let lost: Vec<Row> = known.into_values().collect();
+    for row in &lost {
         tracing::warn!("{}: the file is gone", row.path);
-        // Of an unsealed one nothing is known; what is missing then is the daemon's gap.
-        if row.sealed {
-            let gap = Gap { start_90k: row.start_90k, end_90k: row.end_90k, cause: GapCause::Disk };
-            index.put_gap(&row.camera, &row.stream, &gap)?;
-        }
     }
-    index.remove(known.keys().map(String::as_str))?;
-    Ok(())
+    index.lose(&lost)?;
+    Ok(newest)
 }
 
 /// A folder that cannot be read keeps no camera from being recorded, and its rows stay for better days.
@@ -78,20 +84,21 @@ fn unreadable(error: &RecordError, known: &mut HashMap<String, Row>, folder: &st
     Vec::new()
 }
 
-/// Cuts a torn file to its whole parts and describes it. One without any is set aside when it is `ours`.
-fn inspect(recordings: &Path, path: &str, ours: bool) -> Option<Row> {
+/// Cuts a torn file to its whole parts, finishes and describes it. One without any is set aside when it is ours; `known`
+/// is its row.
+fn inspect(recordings: &Path, path: &str, known: Option<&Row>) -> Option<Row> {
     let full = recordings.join(path);
     let result = File::options().read(true).write(true).open(&full).and_then(|file| {
-        let row = read(&file, path)?;
-        if let Some(row) = &row {
-            if file.metadata()?.len() > row.bytes {
-                tracing::info!("{path}: cut behind its last whole part");
-                file.set_len(row.bytes)?;
-            }
-            file.sync_all()?;
-        } else if file.metadata()?.len() == 0 {
+        let row = match finished(&file, path, known.is_none())? {
+            Some(row) => Some(row),
+            None => finish(&file, path)?,
+        };
+        if row.is_some() {
+            return Ok(row);
+        }
+        if file.metadata()?.len() == 0 {
             std::fs::remove_file(&full)?;
-        } else if ours || begins_like_ours(&file) {
+        } else if known.is_some() || begins_like_ours(&file) {
             std::fs::rename(&full, full.with_extension("mp4.damaged"))?;
             tracing::warn!(
                 "{path}: nothing in it can be played; set aside as {path}.damaged, yours to delete"
@@ -99,40 +106,133 @@ fn inspect(recordings: &Path, path: &str, ours: bool) -> Option<Row> {
         } else {
             tracing::warn!("{path}: not written by liuta; left alone");
         }
-        Ok(row)
+        Ok(None)
     });
-    result.unwrap_or_else(|error| {
+    let row = result.unwrap_or_else(|error| {
         tracing::error!("{}: {error}", full.display());
         None
-    })
+    })?;
+    let ring_90k = match known {
+        Some(known) => known.ring_90k + (row.end_90k - known.end_90k).max(0),
+        None => row.end_90k.max(BELIEVED_90K),
+    };
+    Some(Row { ring_90k, ..row })
 }
 
-/// What the file holds up to its last whole part; nothing where it has none.
-pub(super) fn read(file: &File, path: &str) -> io::Result<Option<Row>> {
+/// A file that was finished. One that a crash or power cut may have caught is believed only by its CRC; in a ring without
+/// an index (`settled`) those that were left alone for long are believed by what stands at both ends.
+fn finished(file: &File, path: &str, settled: bool) -> io::Result<Option<Row>> {
+    let Some((tail, size)) = tail(file)? else { return Ok(None) };
     let Some(head) = head(file)? else { return Ok(None) };
-    let mut parts = Parts::new(file, head.size() as u64, file.metadata()?.len());
-    // Presentation runs behind decoding by the delay that the first picture has.
-    let shift = head.about.start_90k - head.about.origin_90k;
-    let mut whole = Vec::new();
-    while let Some((at, fragment)) = parts.next()? {
-        let end_90k = head.about.origin_90k + fragment.video.decode_time + fragment.video.duration() + shift;
-        whole.push((at, parts.at, end_90k));
+    let metadata = file.metadata()?;
+    let old = metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > SETTLED));
+    if !(settled && old) && crc(file, metadata.len() - Tail::UNCOVERED)?.finalize() != tail.crc {
+        return Ok(None);
     }
-    while let Some(&(at, ..)) = whole.last()
-        && !is_written(file, at, parts.end)?
-    {
-        whole.pop();
+    let begins = head.size() as u64 == tail.points.first().map_or(0, |point| point.offset);
+    let believed = tail.end_90k > head.about.start_90k && begins && size < metadata.len();
+    Ok(believed.then(|| row(path, &head, tail.end_90k, metadata.len())))
+}
+
+/// Cuts the file behind its last whole part and gives it a tail.
+fn finish(file: &File, path: &str) -> io::Result<Option<Row>> {
+    let Some(whole) = Whole::read(file)? else { return Ok(None) };
+    if file.metadata()?.len() > whole.bytes {
+        tracing::info!("{path}: cut behind its last whole part");
+        file.set_len(whole.bytes)?;
     }
-    let Some(&(_, bytes, end_90k)) = whole.last() else { return Ok(None) };
-    Ok(Some(Row {
+    let tail = Tail::write(&whole.points, whole.end_90k, crc(file, whole.bytes)?);
+    // A full disk takes nothing from the file: it will be read part by part again.
+    let bytes = match file.write_all_at(&tail, whole.bytes) {
+        Ok(()) => whole.bytes + tail.len() as u64,
+        Err(error) => {
+            tracing::debug!("{path}: no tail: {error}");
+            file.set_len(whole.bytes)?;
+            whole.bytes
+        }
+    };
+    file.sync_all()?;
+    Ok(Some(row(path, &whole.head, whole.end_90k, bytes)))
+}
+
+fn row(path: &str, head: &Head, end_90k: i64, bytes: u64) -> Row {
+    Row {
         path: path.to_owned(),
-        camera: head.about.camera,
-        stream: head.about.stream,
+        camera: head.about.camera.clone(),
+        stream: head.about.stream.clone(),
         start_90k: head.about.start_90k,
         end_90k,
         bytes,
         sealed: true,
-    }))
+        ring_90k: end_90k,
+        entries: head.entries(),
+    }
+}
+
+/// CRC-32 of the file's first `bytes`.
+pub(super) fn crc(file: &File, bytes: u64) -> io::Result<crc32fast::Hasher> {
+    let (mut crc, mut at) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    while at < bytes {
+        let some = buffer.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX));
+        let filled = read_up_to(file, &mut buffer[..some], at)?;
+        if filled == 0 {
+            break;
+        }
+        crc.update(&buffer[..filled]);
+        at += filled as u64;
+    }
+    Ok(crc)
+}
+
+/// The tail of a finished file, and its size.
+pub(super) fn tail(file: &File) -> io::Result<Option<(Tail, u64)>> {
+    let end = file.metadata()?.len();
+    let mut last = [0; 4];
+    let Some(at) = end.checked_sub(last.len() as u64) else { return Ok(None) };
+    file.read_exact_at(&mut last, at)?;
+    let Some((size, at)) = Tail::size(last).and_then(|size| Some((size, end.checked_sub(size as u64)?)))
+    else {
+        return Ok(None);
+    };
+    let mut bytes = vec![0; size];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(Tail::parse(&bytes).map(|tail| (tail, size as u64)))
+}
+
+/// What a file holds up to its last whole part.
+pub(super) struct Whole {
+    pub head: Head,
+    pub points: Vec<Point>,
+    pub end_90k: i64,
+    pub bytes: u64,
+}
+
+impl Whole {
+    /// Reads the file part by part; nothing where it has none that is whole.
+    pub(super) fn read(file: &File) -> io::Result<Option<Whole>> {
+        let Some(head) = head(file)? else { return Ok(None) };
+        let mut parts = Parts::new(file, head.size() as u64, file.metadata()?.len());
+        // Presentation runs behind decoding by the delay that the first picture has.
+        let shift = head.about.start_90k - head.about.origin_90k;
+        let (mut whole, mut points) = (Vec::new(), Vec::new());
+        while let Some((offset, fragment)) = parts.next()? {
+            let decode = head.about.origin_90k + fragment.video.decode_time;
+            if fragment.video.independent && points.len() < Tail::MOST_POINTS {
+                let first = fragment.video.presentation().next().unwrap_or(fragment.video.decode_time);
+                points.push(Point { offset, start_90k: head.about.origin_90k + first });
+            }
+            whole.push((offset, parts.at, decode + fragment.video.duration() + shift));
+        }
+        while let Some(&(at, ..)) = whole.last()
+            && !is_written(file, at, parts.end)?
+        {
+            whole.pop();
+        }
+        let Some(&(_, bytes, end_90k)) = whole.last() else { return Ok(None) };
+        points.retain(|point| point.offset < bytes);
+        Ok(Some(Whole { head, points, end_90k, bytes }))
+    }
 }
 
 /// Whether the part's pictures are NAL units to the end. After power loss a file may have its length but zeros instead

@@ -1,4 +1,5 @@
-//! One segment while it is written. Only the writer thread appends; the keeper syncs; readers ask how far it is.
+//! One segment while it is written. Only the writer thread appends and finishes; the keeper syncs; readers ask how far
+//! it is.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -10,6 +11,8 @@ use rustix::fs::Advice;
 
 use super::index::Row;
 use crate::media::cmaf::Part;
+use crate::media::cmaf::read::Head;
+use crate::media::cmaf::tail::{Point, Tail};
 use crate::media::{Feed, time};
 use crate::owner;
 
@@ -23,20 +26,30 @@ pub(super) struct Segment {
     file: File,
     folder: PathBuf,
     origin_90k: i64,
-    progress: Mutex<Row>,
+    progress: Mutex<Progress>,
     dirty: AtomicBool,
     /// A sync failed: the kernel may have dropped what it could not write and would call the next sync a success.
     failed: AtomicBool,
     folder_synced: AtomicBool,
 }
 
+/// Whole parts only.
+struct Progress {
+    row: Row,
+    points: Vec<Point>,
+    /// Of all bytes so far.
+    crc: crc32fast::Hasher,
+}
+
 impl Segment {
-    /// Creates the file and writes its head with `part`, its first, in one go.
+    /// Creates the file and writes its head with `part`, its first, in one go. `offset_90k` leads from the box's clock to
+    /// the ring's.
     pub(super) fn create(
         recordings: &Path,
         camera: &str,
         feed: Feed,
         part: &Part,
+        offset_90k: i64,
     ) -> io::Result<Arc<Segment>> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "the part is none of the packager's");
         let origin_90k = part.decode_90k().ok_or_else(bad)?;
@@ -49,13 +62,15 @@ impl Segment {
             end_90k: part.start_90k,
             bytes: 0,
             sealed: false,
+            ring_90k: part.start_90k + offset_90k,
+            entries: Head::parse(&head).map_or(0, |head| head.entries()),
             path,
         };
         let segment = Segment {
             file,
             folder: recordings.join(&row.path).parent().unwrap_or(recordings).to_owned(),
             origin_90k,
-            progress: Mutex::new(row),
+            progress: Mutex::new(Progress { row, points: Vec::new(), crc: crc32fast::Hasher::new() }),
             dirty: AtomicBool::new(true),
             failed: AtomicBool::new(false),
             folder_synced: AtomicBool::new(false),
@@ -76,14 +91,50 @@ impl Segment {
         self.write(&[], part)
     }
 
+    /// Writes the file's tail. Nothing is to be appended after it, whatever it answers.
+    pub(super) fn finish(&self) -> io::Result<()> {
+        if self.failed() {
+            return Ok(());
+        }
+        let (tail, at) = {
+            let now = self.lock();
+            (Tail::write(&now.points, now.row.end_90k, now.crc.clone()), now.row.bytes)
+        };
+        let end = self.put(&[&tail], at)?;
+        self.lock().row.bytes = end;
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// About one system call a part, and no copy of the payload.
     fn write(&self, head: &[u8], part: &Part) -> io::Result<()> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "the part is none of the packager's");
         let header = part.rebased(self.origin_90k).ok_or_else(bad)?;
-        let begin = self.row().bytes;
-        let mut at = begin;
+        let (begin, mut crc) = {
+            let now = self.lock();
+            (now.row.bytes, now.crc.clone())
+        };
         let slices = [head, &header].into_iter().chain(part.payload.iter().map(|slice| &slice[..]));
         let slices: Vec<_> = slices.filter(|slice| !slice.is_empty()).collect();
+        let end = self.put(&slices, begin)?;
+        slices.iter().for_each(|slice| crc.update(slice));
+        let mut now = self.lock();
+        now.crc = crc;
+        if part.independent && now.points.len() < Tail::MOST_POINTS {
+            now.points.push(Point { offset: begin + head.len() as u64, start_90k: part.start_90k });
+        }
+        let grown = (part.start_90k + part.duration_90k - now.row.end_90k).max(0);
+        now.row.bytes = end;
+        now.row.end_90k += grown;
+        now.row.ring_90k += grown;
+        drop(now);
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writes the slices one after the other, and gives back where they end; what was not written whole is cut off again.
+    fn put(&self, slices: &[&[u8]], begin: u64) -> io::Result<u64> {
+        let mut at = begin;
         for slices in slices.chunks(SLICES) {
             let mut vector: Vec<_> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
             let mut rest = &mut vector[..];
@@ -103,16 +154,10 @@ impl Segment {
                 }
             }
         }
-        {
-            let mut row = self.lock();
-            row.bytes = at;
-            row.end_90k = row.end_90k.max(part.start_90k + part.duration_90k);
-        }
-        self.dirty.store(true, Ordering::Release);
         // Starts the write-back, so that a sync has little left to wait for.
         let length = std::num::NonZeroU64::new(at - begin);
         let _ = rustix::fs::fadvise(&self.file, begin, length, Advice::DontNeed);
-        Ok(())
+        Ok(at)
     }
 
     /// Makes what is written safe; an error leaves the segment failed for good.
@@ -138,10 +183,15 @@ impl Segment {
 
     /// How far it is: whole parts only.
     pub(super) fn row(&self) -> Row {
-        self.lock().clone()
+        self.lock().row.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Row> {
+    /// Where it may be entered so far.
+    pub(super) fn points(&self) -> Vec<Point> {
+        self.lock().points.clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

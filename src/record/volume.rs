@@ -11,12 +11,15 @@ use arc_swap::ArcSwap;
 
 use super::alarms::Alarms;
 use super::archive::{Shelf, places};
-use super::index::Index;
+use super::clock::RingClock;
+use super::index::{self, Index};
+use super::marker::Place;
 use super::segment::Segment;
-use super::writer::{Message, Queue};
+use super::writer::Queue;
 use super::{RecordError, keeper, recovery, thread, writer};
 use crate::config;
 use crate::health::Health;
+use crate::media::time::Clock;
 use crate::owner;
 
 /// A writer that is so long at one write hangs; slow disks take seconds.
@@ -25,9 +28,16 @@ const HUNG: Duration = Duration::from_secs(60);
 /// A keeper that is so long at one sync hangs; a disk at its limit takes many seconds for one.
 pub(super) const KEEPER_HUNG: Duration = Duration::from_secs(120);
 
+/// A writer that is so long at one write is left by the cameras, where another volume takes them.
+const SLOW: Duration = Duration::from_secs(10);
+
 /// What its threads and the recorders share.
 pub(super) struct Volume {
+    pub config: config::Volume,
     pub shelf: Arc<Shelf>,
+    pub clock: RingClock,
+    /// What each volume of the ring holds, in bytes, and which of them is this.
+    pub totals: Totals,
     pub queue: Queue,
     pub health: Health,
     pub alarms: Alarms,
@@ -37,6 +47,14 @@ pub(super) struct Volume {
     pub pressed: AtomicBool,
     pub writer_ended: AtomicBool,
     settings: ArcSwap<config::Record>,
+    /// Longest time between a write and its being safe, where the settings leave it to the disk.
+    disk_sync: Duration,
+    /// The folder as it was when it was opened.
+    place: Place,
+    /// Its disk refuses writes.
+    refusing: AtomicBool,
+    /// It is to be opened anew: its disk or its index is not what was opened.
+    lost: AtomicBool,
     /// Finished ones for the keeper to seal; they stay open on the shelf until then.
     sealing: Mutex<Vec<Arc<Segment>>>,
     /// When the keeper last got something done.
@@ -53,28 +71,42 @@ enum State {
 }
 
 impl Volume {
-    /// Opens (and recovers) the recordings and the index below `root`, and starts the threads. `closed` is dropped when
+    /// Opens (and recovers) the recordings and the index of the volume, and starts the threads. `closed` is dropped when
     /// the last of them has ended.
     pub(super) fn open(
-        root: &Path,
-        settings: config::Record,
+        config: config::Volume,
+        place: Place,
+        totals: Totals,
+        settings: Arc<config::Record>,
+        clock: Arc<dyn Clock>,
         health: Health,
         closed: impl Send + 'static,
     ) -> Result<Arc<Volume>, RecordError> {
-        let (recordings, index) = places(root);
+        let (recordings, index) = places(&config.path);
         owner::make_folders(&recordings, 0o750).map_err(RecordError::io(&recordings))?;
         let (index, damaged) = Index::open(&index)?;
         if let Some(aside) = damaged {
             tracing::error!(
-                "the index was damaged: it is rebuilt from the recordings, without the pins; see {aside}"
+                "the index was damaged: it is rebuilt from the recordings, without the pins; see {}",
+                aside.display()
             );
         }
-        recovery::recover(&recordings, &index)?;
+        let newest = recovery::recover(&recordings, &index)?;
+        let clock = RingClock::resume(clock, index.clock()?, newest);
+        index.put_clock(clock.now_90k(), clock.wall_90k())?;
+        totals.set(index.total_bytes());
         let volume = Arc::new(Volume {
             shelf: Arc::new(Shelf::new(recordings, index)),
+            clock,
+            totals,
             queue: Queue::default(),
-            settings: ArcSwap::from_pointee(settings),
-            alarms: Alarms::new(health.clone()),
+            settings: ArcSwap::new(settings),
+            disk_sync: if rotates(&config.path) { Duration::from_secs(5) } else { Duration::from_secs(1) },
+            place,
+            refusing: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            alarms: Alarms::new(&config.name, health.clone()),
+            config,
             health,
             sealing: Mutex::default(),
             written: AtomicU64::new(0),
@@ -100,8 +132,55 @@ impl Volume {
         Ok(volume)
     }
 
-    pub(super) fn reconfigure(&self, settings: config::Record) {
-        self.settings.store(Arc::new(settings));
+    pub(super) fn reconfigure(&self, settings: Arc<config::Record>) {
+        self.settings.store(settings);
+    }
+
+    /// Longest time between a write and its being safe.
+    pub(super) fn sync_every(&self) -> Duration {
+        self.settings().sync.unwrap_or(self.disk_sync)
+    }
+
+    /// An error where the disk is not the one that was opened.
+    pub(super) fn is_there(&self) -> std::io::Result<()> {
+        if Place::of(&self.config.path).is_ok_and(|place| place == self.place) && !self.is_lost() {
+            return Ok(());
+        }
+        self.lost.store(true, Ordering::Release);
+        Err(std::io::Error::other("the disk is not mounted any more, or another is"))
+    }
+
+    pub(super) fn index_failed(&self, error: &rusqlite::Error) {
+        if index::is_damage(error) {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    /// Looks whether somebody has taken the index away.
+    pub(super) fn check_index(&self) {
+        if !self.shelf.index.is_there() {
+            self.lost.store(true, Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
+    }
+
+    /// Another volume, where there is one, serves better.
+    pub(super) fn is_out(&self) -> bool {
+        self.is_lost() || self.refusing.load(Ordering::Relaxed) || self.queue.busy_for() > SLOW
+    }
+
+    /// A write was refused: room is needed, or the disk is broken.
+    pub(super) fn refuses(&self) {
+        self.pressed.store(true, Ordering::Relaxed);
+        self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn accepts(&self) {
+        self.refusing.store(false, Ordering::Relaxed);
+        self.alarms.disk(None);
     }
 
     pub(super) fn settings(&self) -> Arc<config::Record> {
@@ -130,7 +209,7 @@ impl Volume {
 
     /// Whether writer and keeper make progress: a disk that hangs for longer than this is not waited for in silence.
     pub(super) fn is_responsive(&self) -> bool {
-        let patience = KEEPER_HUNG + self.settings().sync;
+        let patience = KEEPER_HUNG + self.sync_every();
         self.queue.busy_for() < HUNG && self.kept().elapsed() < patience
     }
 
@@ -156,9 +235,33 @@ impl Volume {
         }
         true
     }
+}
 
-    /// Takes what a recorder has, in order.
-    pub(super) fn send(&self, key: &writer::Key, message: Message) {
-        self.queue.send(key, message);
+/// What each volume of a ring holds, in bytes, and which of them is meant.
+#[derive(Clone)]
+pub(super) struct Totals {
+    pub all: Arc<[AtomicU64]>,
+    pub this: usize,
+}
+
+impl Totals {
+    pub(super) fn set(&self, bytes: u64) {
+        if let Some(total) = self.all.get(self.this) {
+            total.store(bytes, Ordering::Relaxed);
+        }
     }
+
+    /// Of all volumes together.
+    pub(super) fn sum(&self) -> u64 {
+        self.all.iter().map(|total| total.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// Whether the disk below has platters (sysfs, `queue/rotational`); a partition's disk is the folder above.
+fn rotates(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(device) = std::fs::metadata(path).map(|found| found.dev()) else { return false };
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    let of = |inner: &str| std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/{inner}"));
+    of("queue/rotational").or_else(|_| of("../queue/rotational")).is_ok_and(|text| text.trim() == "1")
 }

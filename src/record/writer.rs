@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
-
+use super::archive::Archive;
 use super::index::Gap;
 use super::segment::Segment;
 use super::volume::Volume;
@@ -18,7 +17,8 @@ use super::{GapCause, stream};
 use crate::config::Id;
 use crate::health::{CameraCause, CameraLabel};
 use crate::media::cmaf::{Init, Part};
-use crate::media::{Feed, VIDEO_CLOCK, time};
+use crate::media::time::{ClockAnchor, ticks_90k};
+use crate::media::{Feed, VIDEO_CLOCK};
 
 /// Bytes that may wait for the disk: tens of seconds of a few cameras, 8 s of 64 at 4 Mbit/s.
 const BUDGET: usize = 256 << 20;
@@ -41,7 +41,12 @@ const GAP_ROWS: Duration = Duration::from_secs(10);
 pub(super) type Key = (Id, Feed);
 
 pub(super) enum Message {
-    Opened,
+    /// A recorder was made; the archive knows what came before.
+    Opened(Archive),
+    /// A recorder comes from another volume, or from none: then this is missing.
+    Arrived(Option<Gap>),
+    /// It goes on elsewhere.
+    Left,
     Part(Arc<Part>),
     /// At that time.
     End(GapCause, i64),
@@ -152,14 +157,21 @@ struct Writer<'a> {
     rows: Instant,
 }
 
-#[derive(Default)]
 struct State {
+    /// From the box's clock to the ring's, when it was last told what was recorded or missing.
+    offset_90k: i64,
     current: Option<Current>,
     /// Running since its start; its end is what metrics have counted.
     gap: Option<Gap>,
     retry: Option<Instant>,
     /// Up to where it is told, since the recorder was dropped.
     closed_90k: Option<i64>,
+}
+
+impl State {
+    fn new(offset_90k: i64) -> State {
+        State { offset_90k, current: None, gap: None, retry: None, closed_90k: None }
+    }
 }
 
 struct Current {
@@ -184,22 +196,35 @@ impl Current {
     }
 }
 
-fn now_90k() -> i64 {
-    time::to_90k(Timestamp::now())
-}
-
 impl Writer<'_> {
+    fn now_90k(&self) -> i64 {
+        self.volume.clock.wall_90k()
+    }
+
     fn take(&mut self, key: Key, message: Message) {
-        let mut state = self.feeds.remove(&key).unwrap_or_default();
+        let offset = self.volume.clock.offset_90k();
+        let mut state = self.feeds.remove(&key).unwrap_or_else(|| State::new(offset));
         match message {
-            Message::Opened => self.open(&key, &mut state),
+            Message::Opened(archive) => self.open(&key, &mut state, &archive),
+            Message::Arrived(gap) => {
+                state = State { gap, ..State::new(offset) };
+                self.show_gap(&key, &state);
+            }
+            Message::Left => {
+                self.seal(&mut state);
+                if let Some(gap) = state.gap.take() {
+                    let now = self.now_90k();
+                    self.end_gap(&key, gap, now, self.stepped(&state));
+                }
+                return;
+            }
             Message::Part(part) => self.part(&key, &mut state, &part),
             Message::End(cause, at_90k) => {
                 let from = self.seal(&mut state).unwrap_or(at_90k);
                 self.begin_gap(&key, &mut state, cause, from);
             }
             Message::Overflow => {
-                let from = self.seal(&mut state).unwrap_or_else(now_90k);
+                let from = self.seal(&mut state).unwrap_or_else(|| self.now_90k());
                 self.begin_gap(&key, &mut state, GapCause::Overflow, from);
             }
             Message::Closed => {
@@ -211,11 +236,11 @@ impl Writer<'_> {
                         gap.start_90k
                     }
                     Some(gap) => {
-                        let now = now_90k();
-                        self.end_gap(&key, gap, now);
+                        let now = self.now_90k();
+                        self.end_gap(&key, gap, now, self.stepped(&state));
                         now
                     }
-                    None => sealed.unwrap_or_else(now_90k),
+                    None => sealed.unwrap_or_else(|| self.now_90k()),
                 };
                 state.closed_90k = Some(told);
             }
@@ -224,25 +249,23 @@ impl Writer<'_> {
     }
 
     /// What is missing up to now has a cause of the past; from now on it is the camera that has not come.
-    fn open(&mut self, key: &Key, state: &mut State) {
+    fn open(&mut self, key: &Key, state: &mut State, archive: &Archive) {
         if state.current.is_some() || state.gap.is_some() {
             return;
         }
-        let (camera, stream, now) = (&*key.0, stream(key.1), now_90k());
+        let now = self.now_90k();
         let mut from = now;
         if let Some(closed) = state.closed_90k.take() {
             if now - closed < RESTART_90K {
                 from = closed;
             } else {
-                self.end_gap(key, Gap { start_90k: closed, end_90k: closed, cause: GapCause::Off }, now);
+                self.end_gap(key, Gap { start_90k: closed, end_90k: closed, cause: GapCause::Off }, now, 0);
             }
         } else {
-            let last = self.volume.shelf.index.last_end(camera, stream);
-            if let Some(last) = self.indexed(last).flatten() {
-                let before = self.volume.shelf.index.last_gap_cause(camera, stream, last);
-                let off = self.indexed(before).flatten() == Some(GapCause::Off);
-                let cause = if off { GapCause::Off } else { GapCause::Daemon };
-                self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now);
+            let last = archive.last_end(&key.0, key.1);
+            if let Some((last, before)) = self.indexed(last).flatten() {
+                let cause = before.filter(|cause| *cause == GapCause::Off).unwrap_or(GapCause::Daemon);
+                self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now, 0);
             }
         }
         state.gap = Some(Gap { start_90k: from, end_90k: from, cause: GapCause::Camera });
@@ -265,9 +288,7 @@ impl Writer<'_> {
         }
         let written = match &mut state.current {
             Some(current) => current.segment.append(part),
-            None => Segment::create(&self.volume.shelf.recordings, &key.0, key.1, part).map(|segment| {
-                self.opened(key, state, segment, part);
-            }),
+            None => self.create(key, part).map(|segment| self.opened(key, state, segment, part)),
         };
         match written {
             Ok(()) => {
@@ -285,12 +306,19 @@ impl Writer<'_> {
         }
     }
 
+    fn create(&self, key: &Key, part: &Part) -> io::Result<Arc<Segment>> {
+        self.volume.is_there()?;
+        let offset = self.volume.clock.offset_90k();
+        Segment::create(&self.volume.shelf.recordings, &key.0, key.1, part, offset)
+    }
+
     fn opened(&mut self, key: &Key, state: &mut State, segment: Arc<Segment>, part: &Part) {
         if let Some(gap) = state.gap.take() {
-            self.end_gap(key, gap, part.start_90k);
+            self.end_gap(key, gap, part.start_90k, self.stepped(state));
         }
+        state.offset_90k = self.volume.clock.offset_90k();
         state.retry = None;
-        self.volume.alarms.disk(None);
+        self.volume.accepts();
         let row = segment.row();
         self.volume.shelf.open().insert(row.path.clone(), segment.clone());
         let put = self.volume.shelf.index.put(&row);
@@ -318,7 +346,7 @@ impl Writer<'_> {
             "{camera} is not recorded: {folder}: {error}; {what}; recording is tried again every {} s",
             RETRY.as_secs()
         )));
-        self.volume.pressed.store(true, Ordering::Relaxed);
+        self.volume.refuses();
         let from = self.seal(state).unwrap_or(part.start_90k);
         self.begin_gap(key, state, GapCause::Disk, from);
         state.retry = Some(Instant::now() + RETRY);
@@ -327,6 +355,10 @@ impl Writer<'_> {
     /// Hands the segment to the keeper; gives back where it ends.
     fn seal(&mut self, state: &mut State) -> Option<i64> {
         let current = state.current.take()?;
+        // Without it the file is as good: the next start reads it part by part.
+        if let Err(error) = current.segment.finish() {
+            tracing::debug!("{}: no tail: {error}", current.segment.row().path);
+        }
         self.volume.sealing().push(current.segment);
         Some(current.end_90k)
     }
@@ -336,14 +368,28 @@ impl Writer<'_> {
             return;
         }
         if let Some(gap) = state.gap.take() {
-            self.end_gap(key, gap, from_90k.max(now_90k()));
+            self.end_gap(key, gap, from_90k.max(self.now_90k()), self.stepped(state));
+            state.offset_90k = self.volume.clock.offset_90k();
         }
         state.gap = Some(Gap { start_90k: from_90k, end_90k: from_90k, cause });
         self.show_gap(key, state);
     }
 
-    fn end_gap(&mut self, key: &Key, mut gap: Gap, end_90k: i64) {
+    /// How far the box's clock was set ahead meanwhile.
+    fn stepped(&self, state: &State) -> i64 {
+        let by = state.offset_90k - self.volume.clock.offset_90k();
+        if by > ticks_90k(ClockAnchor::STEP) { by } else { 0 }
+    }
+
+    fn end_gap(&mut self, key: &Key, mut gap: Gap, end_90k: i64, stepped_90k: i64) {
         self.volume.shelf.gaps().remove(key);
+        if stepped_90k > 0 {
+            let passed = (end_90k - stepped_90k).max(gap.start_90k);
+            let skipped = Gap { start_90k: passed, end_90k, cause: GapCause::Clock };
+            let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), &skipped);
+            self.indexed(put);
+            return self.end_gap(key, gap, passed, 0);
+        }
         // A row that a tick has made is put right, however short.
         if end_90k - gap.start_90k > TOLERANCE_90K || gap.end_90k > gap.start_90k {
             self.lengthen(key, &mut gap, end_90k);
@@ -374,9 +420,10 @@ impl Writer<'_> {
             self.rows = Instant::now();
         }
         // The part of pictures that came since may be in the making.
-        let now = now_90k() - TOLERANCE_90K;
+        let now = self.now_90k() - TOLERANCE_90K;
         let mut feeds = std::mem::take(&mut self.feeds);
         for (key, state) in &mut feeds {
+            let now = now - self.stepped(state);
             if let Some(gap) = state.gap.as_mut().filter(|gap| now - gap.start_90k > TOLERANCE_90K) {
                 self.lengthen(key, gap, now);
                 if with_rows {
@@ -391,6 +438,9 @@ impl Writer<'_> {
 
     /// An index that refuses costs no video: rows come with the seal, or from the files at the next start.
     fn indexed<T>(&self, result: rusqlite::Result<T>) -> Option<T> {
+        if let Err(error) = &result {
+            self.volume.index_failed(error);
+        }
         self.volume.alarms.index(result.as_ref().err());
         result.ok()
     }

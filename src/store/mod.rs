@@ -41,6 +41,7 @@ use crate::alert::disposition::{Disposition, Reason};
 pub use alerts::ALERTS_LOGGED;
 pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken, Pruned};
 pub use people::PeopleError;
+pub use schema::{MigrationError, migrate};
 
 /// Below the data folder.
 const FILE: &str = "state.db";
@@ -268,7 +269,13 @@ impl Store {
         schema::create_file(data, &path)?;
         let explain = |error| explain(&path, error);
         let mut durable = connect(&path).map_err(explain)?;
-        schema::migrate(&mut durable, &path, &schema::MIGRATIONS)?;
+        schema::migrate(&mut durable, &path, &schema::MIGRATIONS).map_err(|refused| match refused {
+            MigrationError::Newer { found, known } => {
+                StoreError::Newer { path: path.display().to_string(), found, known }
+            }
+            MigrationError::Sqlite(error) => explain(error),
+            MigrationError::Copy(error) => error,
+        })?;
         let open = || -> rusqlite::Result<_> {
             durable.pragma_update(None, "synchronous", "FULL")?;
             let log = connect(&path)?;

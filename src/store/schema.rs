@@ -1,4 +1,4 @@
-//! The tables of `state.db`, and how older ones become them.
+//! The tables of `state.db`, and how older databases, this one and the rings' indexes, become newer ones.
 //!
 //! A change of the schema is one more entry of [`MIGRATIONS`]; entries that a release has shipped never change.
 
@@ -36,30 +36,50 @@ pub fn create_file(data: &Path, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Brings the database to the newest schema, after a copy of it where it holds anything.
-pub fn migrate(db: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), StoreError> {
-    let explain = |error| explain(path, error);
+/// Why a database was not brought to the newest schema; it is as it was.
+#[derive(Debug)]
+pub enum MigrationError {
+    /// A later liuta has written it.
+    Newer {
+        found: u32,
+        known: u32,
+    },
+    Sqlite(rusqlite::Error),
+    /// Without a copy of it nothing is changed.
+    Copy(StoreError),
+}
+
+impl From<rusqlite::Error> for MigrationError {
+    fn from(error: rusqlite::Error) -> MigrationError {
+        MigrationError::Sqlite(error)
+    }
+}
+
+/// Brings the database to the newest schema, after a copy of it (`NAME.vN`) where it holds anything.
+pub fn migrate(db: &mut Connection, path: &Path, migrations: &[&str]) -> Result<(), MigrationError> {
     let known = migrations.len() as u32;
-    let found = version(db).map_err(explain)?;
+    let found = version(db)?;
     if found > known {
-        return Err(StoreError::Newer { path: path.display().to_string(), found, known });
+        return Err(MigrationError::Newer { found, known });
     }
     // Before the first write, which it concerns, and outside a transaction, where alone it may be set.
-    db.pragma_update(None, "journal_mode", "WAL").map_err(explain)?;
+    db.pragma_update(None, "journal_mode", "WAL")?;
     if found == known {
         return Ok(());
     }
     if found > 0 {
-        copy(db, &path.with_file_name(format!("state.db.v{found}")))?;
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".v{found}"));
+        copy(db, &path.with_file_name(name)).map_err(MigrationError::Copy)?;
     }
-    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
+    let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
-    let found = version(&transaction).map_err(explain)?;
+    let found = version(&transaction)?;
     for (step, sql) in migrations.iter().enumerate().skip(found as usize) {
-        transaction.execute_batch(sql).map_err(explain)?;
-        transaction.pragma_update(None, "user_version", step as u32 + 1).map_err(explain)?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step as u32 + 1)?;
     }
-    transaction.commit().map_err(explain)
+    Ok(transaction.commit()?)
 }
 
 fn version(db: &Connection) -> rusqlite::Result<u32> {

@@ -135,6 +135,7 @@ fn camera(id: &str, model: &str) -> Arc<Camera> {
         transport: Transport::Tcp,
         reach: Default::default(),
         record: true,
+        max_size: None,
         groups: Vec::new(),
         scene: Some(Arc::new(scene)),
         grid: None,

@@ -16,6 +16,7 @@ pub mod certificate;
 pub mod client;
 pub mod desk;
 pub mod disk;
+pub mod parts;
 pub mod people;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

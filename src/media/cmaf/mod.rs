@@ -12,6 +12,7 @@ mod boxes;
 mod config_record;
 mod init;
 pub mod read;
+pub mod tail;
 #[cfg(test)]
 mod tests;
 

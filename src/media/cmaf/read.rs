@@ -108,6 +108,15 @@ impl Head {
         entry(self) == entry(other) && self.audio_timescale == other.audio_timescale
     }
 
+    /// CRC-32 of the tracks' sample entries: files with the same are played with one head.
+    pub fn entries(&self) -> u32 {
+        let mut crc = crc32fast::Hasher::new();
+        for entry in std::iter::once(&self.video_entry).chain(&self.audio_entry) {
+            crc.update(self.bytes.get(entry.clone()).unwrap_or_default());
+        }
+        crc.finalize()
+    }
+
     /// The clock of the audio track.
     pub fn audio_timescale(&self) -> Option<u32> {
         self.audio_timescale
