@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,7 +22,7 @@ use crate::alert::Alert;
 use crate::config::{Camera, Config, Id};
 use crate::dispatch::Document;
 use crate::events::CameraHealth;
-use crate::health::{Severity, State};
+use crate::health::{CameraLabel, Severity, State};
 use crate::media::VideoCodec;
 use crate::store::{Filter, Page, StoredDetection};
 
@@ -55,6 +58,10 @@ pub struct CameraView {
     width: Option<u32>,
     height: Option<u32>,
     health: CameraHealth,
+    /// Seconds that its clock is ahead of the box's, which alone counts; null where it does not say.
+    clock_error: Option<f64>,
+    /// How much of the last 24 hours is recorded of what should be, 0 to 1; for who may see recordings.
+    completeness: Option<f64>,
     addresses: Addresses,
     /// For who may configure the camera; never with credentials.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,6 +143,10 @@ pub(super) fn describe(asked: &Asked, config: &Config, camera: &Camera, state: O
     let video = stream.as_ref().and_then(|stream| stream.params()).map(|params| params.video);
     let knows_causes = asked.may(Action::Recordings, Some(id));
     let configures = asked.may(Action::Configure, Some(id));
+    let metrics = &asked.state.health.metrics;
+    let label = CameraLabel::new(&**id);
+    let gauge =
+        |family: &Family<CameraLabel, Gauge<f64, AtomicU64>>| family.get(&label).map(|gauge| gauge.get());
     CameraView {
         id: id.clone(),
         name: camera.name.clone(),
@@ -151,6 +162,8 @@ pub(super) fn describe(asked: &Asked, config: &Config, camera: &Camera, state: O
             severity: state.map_or(Severity::Ok, |state| state.severity),
             message: knows_causes.then(|| state.map_or(String::new(), |state| state.message.clone())),
         },
+        clock_error: gauge(&metrics.camera_clock_error_seconds),
+        completeness: gauge(&metrics.record_completeness).filter(|_| knows_causes),
         addresses: Addresses {
             rtsp: rtsp_address(config, "rtsp", config.rtsp.listen, id),
             rtsps: config.rtsp.rtsps_listen.map(|at| rtsp_address(config, "rtsps", at, id)),

@@ -375,7 +375,7 @@ fn record(mut table: Reader<'_>) -> Record {
         sync: table.parsed("sync", sync).map(|at| at.value),
         evidence_retention: table.parsed_or("evidence_retention", "30d", kept),
         evidence_max_size: table.parsed_or("evidence_max_size", "50GB", size),
-        volumes: table.tables("volumes").into_iter().map(|(name, table)| volume(name, table)).collect(),
+        volumes: volumes(table.tables("volumes")),
     };
     table.finish(&[
         "retention",
@@ -390,24 +390,46 @@ fn record(mut table: Reader<'_>) -> Record {
     record
 }
 
-fn volume(name: String, mut table: Reader<'_>) -> Volume {
-    let span = table.span.clone();
-    let path = table.get::<PathBuf>("path");
-    match &path {
-        None => table.report(span, "path: is missing: the folder where this disk is mounted"),
-        Some(at) if !at.value.is_absolute() => {
-            table.report(at.span.clone(), "path: must begin with /: the folder where this disk is mounted");
+fn volumes(tables: BTreeMap<String, Reader<'_>>) -> Vec<Volume> {
+    let mut volumes: Vec<Volume> = Vec::new();
+    for (name, mut table) in tables {
+        let span = table.span.clone();
+        id(&name, &table);
+        if name == OWN_VOLUME {
+            table.report(
+                span.clone(),
+                format!("{name:?} is taken: so the data folder's own recordings are called"),
+            );
         }
-        Some(_) => {}
+        let path = table.get::<PathBuf>("path");
+        match &path {
+            None => table.report(span, "path: is missing: the folder where this disk is mounted"),
+            Some(at) if !at.value.is_absolute() => {
+                table.report(
+                    at.span.clone(),
+                    "path: must begin with /: the folder where this disk is mounted",
+                );
+            }
+            Some(at) => {
+                // Of two that lie in each other one would remove the other's files.
+                let shared =
+                    |other: &&Volume| other.path.starts_with(&at.value) || at.value.starts_with(&other.path);
+                if let Some(other) = volumes.iter().find(shared) {
+                    let message =
+                        format!("path: volume {} lies there; each needs a disk of its own", other.name);
+                    table.report(at.span.clone(), message);
+                }
+            }
+        }
+        volumes.push(Volume {
+            name,
+            path: path.map(|at| at.value).unwrap_or_default(),
+            max_size: table.parsed("max_size", some_size).map(|at| at.value),
+            min_free: table.parsed("min_free", size).map(|at| at.value),
+        });
+        table.finish(&["path", "max_size", "min_free"]);
     }
-    let volume = Volume {
-        name,
-        path: path.map(|at| at.value).unwrap_or_default(),
-        max_size: table.parsed("max_size", some_size).map(|at| at.value),
-        min_free: table.parsed("min_free", size).map(|at| at.value),
-    };
-    table.finish(&["path", "max_size", "min_free"]);
-    volume
+    volumes
 }
 
 fn vision(mut table: Reader<'_>, data: &Path, folder: &Path) -> Vision {

@@ -142,6 +142,9 @@ impl Default for Record {
     }
 }
 
+/// What the data folder is called as a volume.
+pub const OWN_VOLUME: &str = "ring";
+
 /// A disk to record on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {

@@ -511,3 +511,67 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_index_is_brought_up_after_a_copy_and_keeps_its_pins() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("index.db");
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(MIGRATIONS[0]).unwrap();
+        db.execute_batch(
+            "PRAGMA user_version = 1;
+            INSERT INTO segments VALUES ('a', 'gate', 'main', 100, 200, 5, 1), ('b', 'gate', 'main', 200, 300, 7, 1);
+            INSERT INTO pins VALUES ('01A', 'gate', 250, 260);",
+        )
+        .unwrap();
+        drop(db);
+        let (index, damaged) = Index::open(&path).unwrap();
+        assert_eq!(damaged, None);
+        assert_eq!((index.total_bytes(), index.pinned_bytes()), (12, 7));
+        let oldest = index.oldest_unpinned(9).unwrap();
+        assert_eq!(oldest.iter().map(|row| (&*row.path, row.ring_90k)).collect::<Vec<_>>(), [("a", 200)]);
+        let copy = Connection::open(folder.path().join("index.db.v1")).unwrap();
+        assert_eq!(
+            copy.query_row("SELECT COUNT(*) FROM segments", [], |row| row.get::<_, i64>(0)).unwrap(),
+            2
+        );
+    }
+
+    #[test]
+    fn hours_tell_what_is_recorded_and_missing_however_often_it_is_put() {
+        let folder = tempfile::tempdir().unwrap();
+        let (index, _) = Index::open(&folder.path().join("index.db")).unwrap();
+        let row = |end_90k, sealed| Row {
+            path: "a".into(),
+            camera: "gate".into(),
+            stream: "main".into(),
+            start_90k: HOUR_90K - 50,
+            end_90k,
+            bytes: 1,
+            sealed,
+            ring_90k: end_90k,
+            entries: 0,
+        };
+        for (end, sealed) in [(HOUR_90K, false), (HOUR_90K + 70, true), (HOUR_90K + 70, true)] {
+            index.put(&row(end, sealed)).unwrap();
+        }
+        // A running gap is lengthened, and ends earlier than was thought.
+        for end in [HOUR_90K + 100, HOUR_90K + 300, HOUR_90K + 200] {
+            let gap = Gap { start_90k: HOUR_90K + 70, end_90k: end, cause: GapCause::Camera };
+            index.put_gap("gate", "main", &gap).unwrap();
+        }
+        let told = || index.hours("gate", "main", &(0..9)).unwrap();
+        let hour = |hour, cause, ticks| Hour { hour, cause, ticks };
+        let camera = hour(1, Some(GapCause::Camera), 130);
+        assert_eq!(told(), [hour(0, None, 50), camera.clone(), hour(1, None, 70)]);
+        // A file that somebody removed is missing after all.
+        index.lose(&[row(HOUR_90K + 70, true)]).unwrap();
+        let lost = hour(0, Some(GapCause::Disk), 50);
+        let still = told().into_iter().filter(|hour| hour.ticks > 0).collect::<Vec<_>>();
+        assert_eq!(still, [lost, camera, hour(1, Some(GapCause::Disk), 70)]);
+    }
+}

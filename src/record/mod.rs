@@ -173,8 +173,12 @@ fn stream(feed: Feed) -> &'static str {
 /// Where to record, and whether new footage goes there. What the data folder held before the volumes were named stays
 /// until its age ends.
 fn volumes(data: &Path, settings: &config::Record) -> Vec<(config::Volume, bool)> {
-    let own =
-        config::Volume { name: "ring".to_owned(), path: data.to_owned(), max_size: None, min_free: None };
+    let own = config::Volume {
+        name: config::OWN_VOLUME.to_owned(),
+        path: data.to_owned(),
+        max_size: None,
+        min_free: None,
+    };
     if settings.volumes.is_empty() {
         return vec![(own, true)];
     }

@@ -57,6 +57,12 @@ fn what_can_never_work_is_refused() {
             "t.toml:5:10: listen: 127.0.0.1:80 is [api] listen",
         ),
         ("[record]\nretention = \"1h\"\nsync = \"1h\"\n", "t.toml:3:8: sync: from 100ms"),
+        (
+            "[record.volumes.a]\npath = \"/mnt/a\"\n[record.volumes.b]\npath = \"/mnt/a/b\"\n",
+            "t.toml:4:8: path: volume a lies there",
+        ),
+        ("[record.volumes.a]\npath = \"mnt\"\n", "t.toml:2:8: path: must begin with /"),
+        ("[record.volumes.ring]\npath = \"/mnt\"\n", "t.toml:1:17: \"ring\" is taken"),
         ("[record]\nmax_size = \"0GB\"\n", "t.toml:2:12: max_size: nothing could"),
         ("[box]\nid = \"\"\n", "t.toml:2:6: id: is empty"),
         ("[cameras.a]\nurl = \"rtsp://u:p@h/1\"\nusername = \"v\"\n", "t.toml:1:10: username: url holds one"),
