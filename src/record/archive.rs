@@ -132,15 +132,26 @@ impl Archive {
         Archive { shelves: (0..volumes).map(|_| ArcSwapOption::empty()).collect(), exports: Arc::default() }
     }
 
-    /// Opens what is recorded for a process that only reads; the daemon may run meanwhile.
+    /// Opens what is recorded for a process that only reads; the daemon may run meanwhile. A volume that is away is said
+    /// to be, and the others are read.
     pub fn read(config: &Config) -> Result<Archive, RecordError> {
         let volumes = volumes(&config.data, &config.record);
         let archive = Archive::new(volumes.len());
+        let mut failed = None;
         for (at, (volume, _)) in volumes.iter().enumerate() {
             let (recordings, index) = places(&volume.path);
-            archive.put(at, Some(Arc::new(Shelf::new(recordings, Index::read(&index)?))));
+            match Index::read(&index) {
+                Ok(index) => archive.put(at, Some(Arc::new(Shelf::new(recordings, index)))),
+                Err(error) => {
+                    tracing::warn!("volume {}: {error}", volume.name);
+                    failed.get_or_insert(error);
+                }
+            }
         }
-        Ok(archive)
+        match failed {
+            Some(error) if archive.shelves().next().is_none() => Err(error),
+            _ => Ok(archive),
+        }
     }
 
     pub(super) fn put(&self, volume: usize, shelf: Option<Arc<Shelf>>) {
