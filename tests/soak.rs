@@ -1,4 +1,4 @@
-//! What only shows after many times: kills, restarts, and readers that come, stall and go. `make soak`; minutes.
+//! What only shows after many times: workers that are killed, restarts, and readers that come, stall and go. `make soak`; minutes.
 //!
 //! LIUTA_SOAK_ROUNDS sets how often each is repeated (20).
 
@@ -17,9 +17,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-/// What a kill may cost at the end of a recording, in seconds.
-const LOSS: f64 = 2.0;
 
 /// Resident memory by which the daemon may grow under readers that come, stall and go: what readers cost is bounded
 /// by the shared rings and a few kilobytes each; the allocator keeps some of what was used at the height.
@@ -69,59 +66,6 @@ fn recorded(list: &Value) -> Vec<(Timestamp, Timestamp)> {
         (start, start + jiff::SignedDuration::try_from(length).expect("a short time"))
     };
     stretches.map(ends).collect()
-}
-
-fn segments(daemon: &Daemon, camera: &str) -> Vec<PathBuf> {
-    let days = std::fs::read_dir(daemon.data().join("recordings").join(camera)).expect("recordings");
-    let files = days.flatten().flat_map(|day| std::fs::read_dir(day.path()).into_iter().flatten().flatten());
-    files.map(|file| file.path()).filter(|path| path.extension().is_some_and(|kind| kind == "mp4")).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "minutes; make soak"]
-async fn a_daemon_killed_again_and_again_loses_two_seconds_each_time() {
-    let folder = tempfile::tempdir().unwrap();
-    let camera = Camera::start(&[Mount::clip("bars", &clip(folder.path()))]);
-    let cameras = ["left", "right"];
-    let began = Timestamp::now();
-    let config = format!("[vision]\nenabled = false\n{}", sections(&camera, &cameras, "bars"));
-    let mut daemon = Daemon::start(&config).await;
-    let mut worst = 0.0f64;
-    for round in 1..=rounds() {
-        for id in cameras {
-            records(&mut daemon, id, 30.0).await;
-        }
-        tokio::time::sleep(random(0.0..4.0)).await;
-        let killed = Timestamp::now();
-        daemon.kill();
-        daemon = daemon.restart().await;
-        for id in cameras {
-            let list = daemon.json(&format!("/list?path={id}")).await;
-            let before = recorded(&list).into_iter().rfind(|(start, _)| *start < killed);
-            let (start, end) = before.unwrap_or_else(|| panic!("round {round}: nothing is left: {list}"));
-            let lost = killed.duration_since(end).as_secs_f64();
-            worst = worst.max(lost);
-            assert!(lost <= LOSS, "round {round}: {lost:.2} s of {id} before the kill are lost: {list}");
-            let seconds = end.duration_since(start).as_secs_f64();
-            let path = format!("/get?path={id}&start={start}&duration={seconds}");
-            let pictures = decoded_pictures(&daemon.save(&path, "stretch.mp4").await);
-            // Up to a GOP more: an export begins with the key picture before its start.
-            let expected = seconds * 25.0;
-            let close = (pictures as f64 - expected).abs() <= 26.0;
-            assert!(close, "round {round}: {pictures} pictures in {seconds:.2} s of {id}");
-        }
-    }
-    for id in cameras {
-        let file = daemon.save(&format!("/get?path={id}&start={began}&duration=7200"), "whole.mp4").await;
-        assert!(decoded_pictures(&file) > u64::from(rounds()) * 25);
-    }
-    daemon.terminate().await;
-    for id in cameras {
-        for file in segments(&daemon, id) {
-            assert!(decoded_pictures(&file) > 0, "{}", file.display());
-        }
-    }
-    eprintln!("{} kills: at most {worst:.2} s lost", rounds());
 }
 
 #[tokio::test(flavor = "multi_thread")]

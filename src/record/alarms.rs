@@ -18,6 +18,7 @@ pub(super) struct Alarms {
 struct Now {
     disk: Option<String>,
     index: Option<String>,
+    index_sync: Option<String>,
     overflow: Option<Instant>,
     /// The ring is shorter than promised.
     short: Option<String>,
@@ -42,8 +43,17 @@ impl Alarms {
         self.change(|now| {
             now.index = error.map(|error| {
                 format!(
-                    "index.db: {error}; recording goes on, but is found only after a restart; check the disk"
+                    "index.db: {error}; recording goes on, but is not found until the index can be written; check the \
+                     disk"
                 )
+            });
+        });
+    }
+
+    pub(super) fn index_sync(&self, error: Option<&std::io::Error>) {
+        self.change(|now| {
+            now.index_sync = error.map(|error| {
+                format!("index.db: {error}; after a power cut its last rows may be missing; check the disk")
             });
         });
     }
@@ -93,6 +103,7 @@ impl Now {
         let told = [
             self.disk.as_deref(),
             self.index.as_deref(),
+            self.index_sync.as_deref(),
             overflow,
             self.short.as_deref(),
             self.evidence.as_deref(),
@@ -100,7 +111,7 @@ impl Now {
         ];
         let severity = match told {
             [Some(_), ..] => Severity::Failed,
-            [None, None, None, None, None, None] => Severity::Ok,
+            [None, None, None, None, None, None, None] => Severity::Ok,
             _ => Severity::Degraded,
         };
         (severity, told.into_iter().flatten().collect::<Vec<_>>().join("; "))

@@ -5,12 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, ffi, params};
 
 use super::{GapCause, RecordError};
 use crate::media::VIDEO_CLOCK;
@@ -64,6 +66,8 @@ pub(super) struct Index {
     path: PathBuf,
     /// Of the file when it was opened.
     inode: u64,
+    /// How many of its changes are safe.
+    synced: AtomicU64,
 }
 
 struct Inner {
@@ -83,7 +87,9 @@ impl Index {
         match Index::connect(path) {
             Err(RecordError::Index(error)) if is_damage(&error) => {
                 let aside = Index::set_aside(path, "damaged")?;
-                Ok((Index::connect(path)?, Some(aside)))
+                let index = Index::connect(path)?;
+                index.salvage(&aside);
+                Ok((index, Some(aside)))
             }
             Err(RecordError::Index(error)) if is_full(&error) => {
                 Err(RecordError::Other(format!("{}: the disk is full; make room on it", path.display())))
@@ -92,12 +98,43 @@ impl Index {
         }
     }
 
+    /// Takes over what can be read of a damaged database, beside what the files tell.
+    fn salvage(&self, aside: &Path) {
+        let inner = self.lock();
+        for table in ["gaps", "hours", "pins"] {
+            let copied =
+                inner.db.execute("ATTACH DATABASE ? AS old", [aside.to_string_lossy()]).and_then(|_| {
+                    inner.db.execute(&format!("INSERT OR IGNORE INTO {table} SELECT * FROM old.{table}"), [])
+                });
+            let _ = inner.db.execute_batch("DETACH DATABASE old");
+            match copied {
+                Ok(rows) => tracing::warn!("{rows} rows of {table} were read from {}", aside.display()),
+                Err(error) => tracing::error!("{table} of the index are lost: {}: {error}", aside.display()),
+            }
+        }
+    }
+
+    /// Makes the file again that somebody has removed, with all that was in it.
+    pub(super) fn put_back(&self) -> std::result::Result<(), RecordError> {
+        let inner = self.lock();
+        let draft = self.path.with_extension("db.new");
+        let _ = std::fs::remove_file(&draft);
+        inner.db.execute("VACUUM INTO ?", [draft.to_string_lossy()])?;
+        crate::owner::hand_over(&draft);
+        // A log that is left would be taken for the new file's.
+        side_files(&self.path).iter().for_each(|side| drop(std::fs::remove_file(side)));
+        File::open(&draft)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| std::fs::rename(&draft, &self.path))
+            .map_err(RecordError::io(&self.path))
+    }
+
     /// Moves the database away, for a new one to be filled from the files.
     pub(super) fn set_aside(path: &Path, why: &str) -> std::result::Result<PathBuf, RecordError> {
         let aside = path.with_extension(format!("{why}-{}", jiff::Timestamp::now().as_second()));
         std::fs::rename(path, &aside).map_err(RecordError::io(path))?;
-        for side in ["db-wal", "db-shm"] {
-            let _ = std::fs::remove_file(path.with_extension(side));
+        for (from, to) in side_files(path).into_iter().zip(side_files(&aside)) {
+            let _ = std::fs::rename(from, to);
         }
         Ok(aside)
     }
@@ -116,8 +153,13 @@ impl Index {
             MigrationError::Sqlite(error) => RecordError::Index(error),
             MigrationError::Copy(error) => RecordError::Other(error.to_string()),
         })?;
-        // What power loss takes from the end of the log, the recovery finds in the files again.
+        // The keeper syncs the log. What power loss takes from its end, the recovery finds in the files again.
         db.pragma_update(None, "synchronous", "NORMAL")?;
+        let sound: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if sound != "ok" {
+            let code = ffi::Error::new(ffi::SQLITE_CORRUPT);
+            return Err(RecordError::Index(rusqlite::Error::SqliteFailure(code, Some(sound))));
+        }
         Index::with(db, path, inode)
     }
 
@@ -155,7 +197,7 @@ impl Index {
             }
         }
         let inner = Inner { pinned: pinned(&db)?, db, cameras };
-        Ok(Index { inner: Mutex::new(inner), path: path.to_owned(), inode })
+        Ok(Index { inner: Mutex::new(inner), path: path.to_owned(), inode, synced: AtomicU64::new(0) })
     }
 
     /// Whether the file is still the one that was opened.
@@ -165,6 +207,18 @@ impl Index {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Makes safe what has been committed by now. Apart from the commits, which then wait for no disk; the log alone
+    /// holds what SQLite has not synced itself.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let changes = self.lock().db.total_changes();
+        if self.synced.load(Ordering::Acquire) != changes {
+            let [log, _] = side_files(&self.path);
+            rustix::fs::fdatasync(File::open(log)?)?;
+            self.synced.store(changes, Ordering::Release);
+        }
+        Ok(())
     }
 
     pub(super) fn put(&self, row: &Row) -> Result<()> {
@@ -327,6 +381,20 @@ impl Index {
             }
             (recorded, _) => recorded.map(|end| (end, None)),
         })
+    }
+
+    /// Where what is known of a stream before then ends: recorded or missing.
+    pub(super) fn last_end_before(&self, camera: &str, stream: &str, start_90k: i64) -> Result<Option<i64>> {
+        let newest = |table| {
+            format!(
+                "SELECT MAX(end_90k) AS end FROM (SELECT end_90k FROM {table}
+                WHERE camera = ?1 AND stream = ?2 AND start_90k < ?3 ORDER BY start_90k DESC LIMIT 2)"
+            )
+        };
+        let sql = format!("SELECT MAX(end) FROM ({} UNION ALL {})", newest("segments"), newest("gaps"));
+        let inner = self.lock();
+        let mut statement = inner.db.prepare_cached(&sql)?;
+        statement.query_row(params![camera, stream, start_90k], |row| row.get(0))
     }
 
     /// The gap that begins there, now known to last until its end.
@@ -504,6 +572,15 @@ fn account(
         at = until;
     }
     Ok(())
+}
+
+/// The write-ahead log of a database, and the log's index.
+fn side_files(path: &Path) -> [PathBuf; 2] {
+    ["-wal", "-shm"].map(|side| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(side);
+        name.into()
+    })
 }
 
 /// Whether the database itself is broken: then it is rebuilt from the files.

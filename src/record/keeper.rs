@@ -93,6 +93,9 @@ impl Keeper<'_> {
     fn sync(&mut self) {
         let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.volume.sealing());
         let open: Vec<Arc<Segment>> = self.volume.shelf.open().values().cloned().collect();
+        // Before the files: what is missing before footage that is safe is then known as well.
+        let index = self.volume.shelf.index.sync();
+        self.volume.alarms.index_sync(index.as_ref().err());
         for segment in open {
             *self.volume.kept() = Instant::now();
             if let Err(error) = segment.sync() {
@@ -256,6 +259,8 @@ impl Keeper<'_> {
             Err(error) if !short => return Err(error),
             removed => removed.is_err(),
         };
+        // Else a power cut could bring rows back without their files. An error is told by the next round.
+        let _ = self.volume.shelf.index.sync();
         for row in doomed {
             let path = self.volume.shelf.recordings.join(&row.path);
             if let Err(error) = std::fs::remove_file(&path)

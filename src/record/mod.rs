@@ -10,13 +10,16 @@
 //!
 //! # Order of writes, and what holds at every instant
 //! 1. A file is created with its head and its first part; then its row is put, *unsealed*.
-//! 2. Parts are appended, one write each. The keeper syncs every open file (and once its folder) per `record.sync`.
+//! 2. Parts are appended, one write each. Per `record.sync` the keeper syncs the index's log, then every open file (and
+//!    once its folder): of footage that is safe it is known what was missing before.
 //! 3. A finished file gets its tail and is synced; then its row is *sealed* with its end.
-//! 4. What goes, goes row first, file second.
+//! 4. What goes, goes row first, safely, and file second.
 //!
 //! So a sealed row's file is whole; an unsealed row's file, and a file without a row, is whole up to its last whole
 //! part, which the next start finds (`recovery`); and no row outlives its file but by somebody else's hand. What a
 //! crash of the daemon takes is what the packager holds, under a second; what power loss takes is `record.sync` more.
+//! Behind its last sync a file may then lack any of its blocks: it is cut at the first that is missing.
+//! `tests/power.rs` holds this against a model of what disks do.
 //!
 //! # Nothing is lost silently
 //! [`Recorder::push`] takes parts into a byte budget. Past it, and where the disk refuses, the segment ends, a gap row

@@ -1,8 +1,9 @@
 //! What a start does: the index and the files are made to agree.
 //!
 //! A sealed row vouches for its file: only its name is looked for. Every other file is read part by part, cut behind
-//! its last whole part, synced and sealed. A row without a file becomes a gap. Nothing that may be somebody's footage is
-//! removed: what cannot be played is set aside under another name.
+//! its last whole part, synced and sealed. A row without a file becomes a gap, and so does a hole before a file that had
+//! to be read: its row may have been lost. Nothing that may be somebody's footage is removed: what cannot be played is
+//! set aside under another name.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -10,9 +11,10 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use super::RecordError;
 use super::clock::BELIEVED_90K;
-use super::index::{Index, Row};
+use super::index::{Gap, Index, Row};
+use super::{GapCause, RecordError};
+use crate::media::VIDEO_CLOCK;
 use crate::media::cmaf::read::{Fragment, Head};
 use crate::media::cmaf::tail::{Point, Tail};
 
@@ -22,18 +24,22 @@ const SETTLED: std::time::Duration = std::time::Duration::from_secs(300);
 /// A head is far shorter.
 const HEAD: usize = 64 << 10;
 
-/// So many zeros are blocks that were never written; cameras may pad a NAL unit with a few.
-const ZEROS: usize = 512;
+/// So many zeros are blocks that were never written: no NAL unit holds more than two in a row (ITU-T H.264 and H.265,
+/// 7.4.1), though some cameras' end with a few.
+const ZEROS: usize = 256;
+
+/// Shorter holes are no gaps.
+const TOLERANCE_90K: i64 = VIDEO_CLOCK / 2;
 
 /// The packager ends a part at 16 MiB and the picture that passes it.
-const MAX_PICTURES: u64 = 128 << 20;
+const MAX_PAYLOAD: usize = 128 << 20;
 
 /// Gives back when the newest footage ends, on the ring's clock.
 pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, RecordError> {
     let mut known: HashMap<String, Row> =
         index.all()?.into_iter().map(|row| (row.path.clone(), row)).collect();
     let mut newest = known.values().map(|row| row.ring_90k).max();
-    let mut inspected = 0;
+    let (mut inspected, mut begun) = (0, Vec::new());
     for camera in folders(recordings)? {
         let days = folders(&recordings.join(&camera))
             .unwrap_or_else(|error| unreadable(&error, &mut known, &camera));
@@ -64,6 +70,7 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, R
             }
             // By the day, so that a start that is cut off is not for nothing.
             index.put_all(&found)?;
+            begun.extend(found.into_iter().map(|row| (row.camera, row.stream, row.start_90k)));
             if inspected > before {
                 tracing::info!("{folder}: recovered; {inspected} files inspected so far");
             }
@@ -74,7 +81,22 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, R
         tracing::warn!("{}: the file is gone", row.path);
     }
     index.lose(&lost)?;
+    tell_holes(index, begun)?;
     Ok(newest)
+}
+
+/// A row of the index that a power cut has taken may have told why nothing was recorded before one of these files.
+fn tell_holes(index: &Index, mut begun: Vec<(String, String, i64)>) -> Result<(), RecordError> {
+    begun.sort();
+    for (camera, stream, start_90k) in begun {
+        if let Some(before) = index.last_end_before(&camera, &stream, start_90k)?
+            && start_90k - before > TOLERANCE_90K
+        {
+            let gap = Gap { start_90k: before, end_90k: start_90k, cause: GapCause::Daemon };
+            index.put_gap(&camera, &stream, &gap)?;
+        }
+    }
+    Ok(())
 }
 
 /// A folder that cannot be read keeps no camera from being recorded, and its rows stay for better days.
@@ -136,7 +158,7 @@ fn finished(file: &File, path: &str, settled: bool) -> io::Result<Option<Row>> {
 
 /// Cuts the file behind its last whole part and gives it a tail.
 fn finish(file: &File, path: &str) -> io::Result<Option<Row>> {
-    let Some(whole) = Whole::read(file)? else { return Ok(None) };
+    let Some(whole) = Whole::written(file)? else { return Ok(None) };
     if file.metadata()?.len() > whole.bytes {
         tracing::info!("{path}: cut behind its last whole part");
         file.set_len(whole.bytes)?;
@@ -209,56 +231,95 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Reads the file part by part; nothing where it has none that is whole.
+    /// Reads the file part by part; nothing where it has none that is whole. That its pictures were written is taken on
+    /// trust: so it is while the system runs.
     pub(super) fn read(file: &File) -> io::Result<Option<Whole>> {
+        Whole::read_while(file, |_, _| Ok(true))
+    }
+
+    /// The same after a crash or a power cut, up to the first part of which something is missing.
+    fn written(file: &File) -> io::Result<Option<Whole>> {
+        let (mut written, length) = (Written::default(), file.metadata()?.len());
+        Whole::read_while(file, |at, part| {
+            let is_last = Parts::new(file, at + part.size as u64, length).next()?.is_none();
+            written.look(file, at, part, is_last)
+        })
+    }
+
+    /// `sound` is asked of each part, with its place.
+    fn read_while(
+        file: &File,
+        mut sound: impl FnMut(u64, &Fragment) -> io::Result<bool>,
+    ) -> io::Result<Option<Whole>> {
         let Some(head) = head(file)? else { return Ok(None) };
         let mut parts = Parts::new(file, head.size() as u64, file.metadata()?.len());
         // Presentation runs behind decoding by the delay that the first picture has.
         let shift = head.about.start_90k - head.about.origin_90k;
-        let (mut whole, mut points) = (Vec::new(), Vec::new());
+        let (mut whole, mut points) = (None, Vec::new());
         while let Some((offset, fragment)) = parts.next()? {
+            if !sound(offset, &fragment)? {
+                break;
+            }
             let decode = head.about.origin_90k + fragment.video.decode_time;
             if fragment.video.independent && points.len() < Tail::MOST_POINTS {
                 let first = fragment.video.presentation().next().unwrap_or(fragment.video.decode_time);
                 points.push(Point { offset, start_90k: head.about.origin_90k + first });
             }
-            whole.push((offset, parts.at, decode + fragment.video.duration() + shift));
+            whole = Some((parts.at, decode + fragment.video.duration() + shift));
         }
-        while let Some(&(at, ..)) = whole.last()
-            && !is_written(file, at, parts.end)?
-        {
-            whole.pop();
-        }
-        let Some(&(_, bytes, end_90k)) = whole.last() else { return Ok(None) };
-        points.retain(|point| point.offset < bytes);
-        Ok(Some(Whole { head, points, end_90k, bytes }))
+        Ok(whole.map(|(bytes, end_90k)| Whole { head, points, end_90k, bytes }))
     }
 }
 
-/// Whether the part's pictures are NAL units to the end. After power loss a file may have its length but zeros instead
-/// of its last blocks. No NAL unit should end with a zero (ITU-T H.264 and H.265, 7.4.1), but some cameras' do.
-fn is_written(file: &File, at: u64, end: u64) -> io::Result<bool> {
-    let Some((_, fragment)) = Parts::new(file, at, end).next()? else { return Ok(false) };
-    let mut pictures = vec![0; fragment.video.bytes().min(MAX_PICTURES) as usize];
-    file.read_exact_at(&mut pictures, at + fragment.header.len() as u64)?;
-    let mut rest = &pictures[..];
-    for sample in &fragment.video.samples {
-        let Some((mut picture, behind)) = rest.split_at_checked(sample.size as usize) else {
+/// Whether a file's parts are NAL units to the end, and no block is missing. After power loss a file may have its length
+/// but zeros instead of some of its blocks, and these need not be the last ones.
+#[derive(Default)]
+struct Written {
+    /// Zeros that this camera's pictures end with: none, by the standards.
+    padding: usize,
+}
+
+impl Written {
+    fn look(&mut self, file: &File, at: u64, fragment: &Fragment, is_last: bool) -> io::Result<bool> {
+        let mut payload = vec![0; fragment.size.saturating_sub(fragment.header.len()).min(MAX_PAYLOAD)];
+        file.read_exact_at(&mut payload, at + fragment.header.len() as u64)?;
+        // A run of twice as many holds such a piece wherever it begins.
+        if payload.chunks_exact(ZEROS / 2).any(is_zero) {
             return Ok(false);
-        };
-        rest = behind;
-        while let Some((length, nal)) = picture.split_first_chunk::<4>() {
-            let Some((nal, next)) = nal.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+        }
+        let mut rest = &payload[..];
+        for sample in &fragment.video.samples {
+            let Some((picture, behind)) = rest.split_at_checked(sample.size as usize) else {
                 return Ok(false);
             };
-            let zeros = nal.iter().rev().take_while(|&&byte| byte == 0).count();
-            if zeros == nal.len() || zeros >= ZEROS {
+            let zeros = picture.iter().rev().take_while(|&&byte| byte == 0).count();
+            // The first block that is missing may begin within its last bytes.
+            let is_cut = is_last && behind.is_empty() && zeros > self.padding;
+            if is_cut || !is_nal_units(picture) {
                 return Ok(false);
             }
-            picture = next;
+            self.padding = self.padding.max(zeros);
+            rest = behind;
         }
+        Ok(true)
     }
-    Ok(true)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&byte| byte == 0)
+}
+
+fn is_nal_units(mut picture: &[u8]) -> bool {
+    while let Some((length, nal)) = picture.split_first_chunk::<4>() {
+        let Some((nal, next)) = nal.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+            return false;
+        };
+        if is_zero(nal) {
+            return false;
+        }
+        picture = next;
+    }
+    true
 }
 
 fn begins_like_ours(file: &File) -> bool {

@@ -159,6 +159,9 @@ impl Volume {
     /// Looks whether somebody has taken the index away.
     pub(super) fn check_index(&self) {
         if !self.shelf.index.is_there() {
+            if let Err(error) = self.shelf.index.put_back() {
+                tracing::error!("{error}; the index is rebuilt from the recordings, without gaps");
+            }
             self.lost.store(true, Ordering::Release);
         }
     }

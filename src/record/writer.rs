@@ -35,6 +35,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// A recorder that is made so soon after the last one ended is a reload's restart of the camera.
 const RESTART_90K: i64 = 30 * VIDEO_CLOCK;
 
+/// Gaps that are remembered for an index that refuses them.
+const MAX_OWED: usize = 10_000;
+
 /// How often a running gap's row is lengthened.
 const GAP_ROWS: Duration = Duration::from_secs(10);
 
@@ -135,7 +138,13 @@ impl Queue {
 
 /// Runs until the queue is closed and empty, and hands every segment to the keeper.
 pub(super) fn run(volume: &Volume) {
-    let mut writer = Writer { volume, feeds: BTreeMap::new(), ticked: Instant::now(), rows: Instant::now() };
+    let mut writer = Writer {
+        volume,
+        feeds: BTreeMap::new(),
+        owed: BTreeMap::new(),
+        ticked: Instant::now(),
+        rows: Instant::now(),
+    };
     while let Ok(message) = volume.queue.next(Duration::from_secs(1)) {
         if let Some((key, message)) = message {
             writer.take(key, message);
@@ -148,11 +157,14 @@ pub(super) fn run(volume: &Volume) {
     for key in keys {
         writer.take(key, Message::Closed);
     }
+    writer.tick();
 }
 
 struct Writer<'a> {
     volume: &'a Volume,
     feeds: BTreeMap<Key, State>,
+    /// Gaps that the index has refused, by where they begin.
+    owed: BTreeMap<(Key, i64), Gap>,
     ticked: Instant,
     rows: Instant,
 }
@@ -386,8 +398,7 @@ impl Writer<'_> {
         if stepped_90k > 0 {
             let passed = (end_90k - stepped_90k).max(gap.start_90k);
             let skipped = Gap { start_90k: passed, end_90k, cause: GapCause::Clock };
-            let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), &skipped);
-            self.indexed(put);
+            self.put_gap(key, &skipped);
             return self.end_gap(key, gap, passed, 0);
         }
         // A row that a tick has made is put right, however short.
@@ -395,8 +406,15 @@ impl Writer<'_> {
             self.lengthen(key, &mut gap, end_90k);
             // Not where a tick thought it would end: recording begins with a picture, its part comes later.
             gap.end_90k = end_90k.max(gap.start_90k);
-            let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), &gap);
-            self.indexed(put);
+            self.put_gap(key, &gap);
+        }
+    }
+
+    /// What the index refuses is put again with each tick.
+    fn put_gap(&mut self, key: &Key, gap: &Gap) {
+        let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), gap);
+        if self.indexed(put).is_none() && self.owed.len() < MAX_OWED {
+            self.owed.insert((key.clone(), gap.start_90k), gap.clone());
         }
     }
 
@@ -421,14 +439,16 @@ impl Writer<'_> {
         }
         // The part of pictures that came since may be in the making.
         let now = self.now_90k() - TOLERANCE_90K;
+        for ((key, _), gap) in std::mem::take(&mut self.owed) {
+            self.put_gap(&key, &gap);
+        }
         let mut feeds = std::mem::take(&mut self.feeds);
         for (key, state) in &mut feeds {
             let now = now - self.stepped(state);
             if let Some(gap) = state.gap.as_mut().filter(|gap| now - gap.start_90k > TOLERANCE_90K) {
                 self.lengthen(key, gap, now);
                 if with_rows {
-                    let put = self.volume.shelf.index.put_gap(&key.0, stream(key.1), gap);
-                    self.indexed(put);
+                    self.put_gap(key, gap);
                 }
             }
             self.show_gap(key, state);
@@ -436,7 +456,7 @@ impl Writer<'_> {
         self.feeds = feeds;
     }
 
-    /// An index that refuses costs no video: rows come with the seal, or from the files at the next start.
+    /// An index that refuses costs no video: rows of files come with the seal, or from the files at the next start.
     fn indexed<T>(&self, result: rusqlite::Result<T>) -> Option<T> {
         if let Err(error) = &result {
             self.volume.index_failed(error);

@@ -18,6 +18,7 @@ pub mod desk;
 pub mod disk;
 pub mod parts;
 pub mod people;
+pub mod recordings;
 
 pub const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
