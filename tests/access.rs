@@ -89,6 +89,10 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("GET /api/v1/alerts/{id}/snapshot.jpg", "odakls", "l"),
     ("GET /api/v1/alerts/{id}/clip.mp4", "odakls", "l"),
     ("GET /api/v1/detections", "odakls", ""),
+    ("GET /api/v1/timeline", "oaks", ""),
+    ("GET /playback/{camera}/index.m3u8", "oaks", ""),
+    ("GET /playback/{camera}/frame.jpeg", "oaks", ""),
+    ("GET /playback/{camera}/{file}", "oaks", ""),
     ("GET /api/v1/completeness", "oaks", ""),
     ("GET /list", "oaks", ""),
     ("GET /get", "oaks", ""),
@@ -137,6 +141,9 @@ async fn every_route_is_open_to_exactly_those_who_may() {
             .replace("{file}", "nothing.m4s");
         if matches!(*pattern, "/list" | "/get") {
             path += "?path=gate-1&start=2026-05-01T08:00:00Z&duration=10";
+        }
+        if *pattern == "/api/v1/timeline" {
+            path += "?camera=gate-1";
         }
         let ask = |daemon: &Daemon| client.request(method.clone(), daemon.url(&path));
         let barred = |status: StatusCode| matches!(status.as_u16(), 401 | 403);

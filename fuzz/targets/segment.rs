@@ -30,6 +30,11 @@ fuzz_target!(|file: &[u8]| {
         let _ = about.origin_90k + fragment.video.decode_time + fragment.video.duration();
         fragment.shift(about.origin_90k - about.start_90k, i64::from(head.audio_timescale().unwrap_or(1)));
         check(&fragment);
+        let mut excerpt = fragment.clone();
+        let kept = excerpt.truncate(fragment.video.samples.len() / 2, about.start_90k);
+        check(&excerpt);
+        let kept: u64 = kept.iter().map(|kept| kept.end - kept.start).sum();
+        assert_eq!(kept, (excerpt.size - excerpt.header.len()) as u64);
         // Sizes are 32 bits wide; a part that is as large is longer than any file here.
         if fragment.size < 1 << 31 {
             fragment.grow_first(sets.len() as u32);

@@ -277,6 +277,11 @@ impl Asked {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// All values of a query parameter that may be repeated.
+    pub fn queries(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.query.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// A query parameter that is a time.
     pub fn time(&self, name: &str) -> Result<Option<Timestamp>, Problem> {
         let Some(text) = self.query(name) else { return Ok(None) };

@@ -4,9 +4,11 @@ use std::ops::Range;
 use std::task::Poll;
 use std::time::Duration;
 
+use axum::BoxError;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use tokio::sync::Semaphore;
@@ -14,9 +16,10 @@ use utoipa::ToSchema;
 
 use super::door::{Answer, Asked};
 use super::problem::Problem;
-use crate::access::{Action, Denied};
+use crate::access::{Action, Denied, Standing};
 use crate::record::{GapCause, MAX_EXPORT, Stretch};
 use crate::relay::hls;
+use crate::vision::{Picture, PictureError};
 
 /// How far back `/list` reaches where the request says nothing: more than any ring holds.
 const LIST_BACK: SignedDuration = SignedDuration::from_hours(24 * 400);
@@ -109,15 +112,24 @@ async fn play(asked: &Asked, path: &str) -> Answer {
 pub async fn frame(asked: Asked) -> Answer {
     let path = asked.path("camera");
     let stream = asked.state.streams.get(path).ok_or_else(|| no_stream(path))?;
-    let width = match asked.query("width").map(str::parse) {
-        None => None,
-        Some(Ok(width @ 16..=8192)) => Some(width),
-        Some(_) => return Err(Problem::bad_request("width: 16 to 8192 pixels")),
-    };
+    let width = picture_width(&asked)?;
     asked.note_watching(&stream.camera, "single pictures");
+    make_picture(asked.state.vision.picture(&stream, width)).await
+}
+
+pub(super) fn picture_width(asked: &Asked) -> Result<Option<u32>, Problem> {
+    match asked.query("width").map(str::parse) {
+        None => Ok(None),
+        Some(Ok(width @ 16..=8192)) => Ok(Some(width)),
+        Some(_) => Err(Problem::bad_request("width: 16 to 8192 pixels")),
+    }
+}
+
+/// A picture that the worker makes, when it is its turn.
+pub(super) async fn make_picture(picture: impl Future<Output = Result<Picture, PictureError>>) -> Answer {
     let making = async {
         let _place = PICTURES.acquire().await;
-        asked.state.vision.picture(&stream, width).await
+        picture.await
     };
     let picture = tokio::time::timeout(PICTURE_PATIENCE, making).await;
     let picture = picture.map_err(|_| Problem::unavailable("the picture was not made in time", 5))??;
@@ -277,16 +289,23 @@ async fn export(
         Ok(None) => return Err(Problem::not_found("nothing is recorded in that range")),
         Err(_) => return Err(Problem::unavailable("the recording could not be read in time", 10)),
     };
-    let mut revoked = Box::pin(standing.ended());
-    let rest = futures::stream::poll_fn(move |cx| {
+    let rest = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx).map_err(BoxError::from));
+    let whole = futures::stream::iter([Ok(first)]).chain(rest);
+    Ok(download(&name, lasting(standing, whole)))
+}
+
+/// A film that is cut where permission ends: by an error, since one that ends too early must not look whole.
+pub(super) fn lasting(
+    standing: Standing,
+    chunks: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static,
+) -> Body {
+    let (mut revoked, mut chunks) = (Box::pin(standing.ended()), Box::pin(chunks));
+    Body::from_stream(futures::stream::poll_fn(move |cx| {
         if revoked.as_mut().poll(cx).is_ready() {
-            // An error cuts the connection: a film that ends too early must not look whole.
-            return Poll::Ready(Some(Err(axum::BoxError::from(Denied::Forbidden))));
+            return Poll::Ready(Some(Err(BoxError::from(Denied::Forbidden))));
         }
-        chunks.poll_recv(cx).map_err(axum::BoxError::from)
-    });
-    let whole = futures::StreamExt::chain(futures::stream::iter([Ok(first)]), rest);
-    Ok(download(&name, Body::from_stream(whole)))
+        chunks.as_mut().poll_next(cx)
+    }))
 }
 
 fn download(name: &str, body: Body) -> Response {
@@ -300,13 +319,17 @@ fn download(name: &str, body: Body) -> Response {
 
 /// The camera of `?path=…`. One that is no longer configured may still have a past, so only the form is judged.
 fn known_camera(asked: &Asked) -> Result<String, Problem> {
-    let camera = asked.query("path").unwrap_or_default();
+    camera_id(asked.query("path").unwrap_or_default()).map(str::to_owned)
+}
+
+/// The same of a camera that is named elsewhere.
+pub(super) fn camera_id(camera: &str) -> Result<&str, Problem> {
     let well_formed = (1..=63).contains(&camera.len())
         && camera.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     if !well_formed {
-        return Err(Problem::bad_request("path: a camera's id was expected"));
+        return Err(Problem::bad_request("a camera's id was expected: a to z, 0 to 9 and -"));
     }
-    Ok(camera.to_owned())
+    Ok(camera)
 }
 
 fn no_stream(path: &str) -> Problem {

@@ -12,10 +12,12 @@ mod media;
 mod openapi;
 mod page;
 mod people;
+mod playback;
 pub mod problem;
 mod rest;
 mod session;
 mod settings;
+mod timeline;
 mod transitions;
 
 use std::sync::Arc;
@@ -76,6 +78,7 @@ pub async fn serve(listener: Listener, state: Shared, stop: CancellationToken) -
 pub fn routes() -> Routes {
     use Action::*;
     let live = |camera| Need::Camera(Live, camera);
+    let recorded = Need::Camera(Recordings, camera_in_path);
     let configured = Need::Camera(Configure, camera_in_path);
     Routes::default()
         .get("/", Need::Nothing, page::index)
@@ -151,9 +154,13 @@ pub fn routes() -> Routes {
         .get("/api/v1/alerts/{id}/snapshot.jpg", Need::Linked(Alerts), rest::snapshot)
         .get("/api/v1/alerts/{id}/clip.mp4", Need::Linked(Alerts), media::clip)
         .get("/api/v1/detections", Need::Action(Alerts), rest::detections)
+        .get("/api/v1/timeline", Need::Action(Recordings), timeline::timeline)
         .get("/api/v1/completeness", Need::Action(Recordings), completeness::completeness)
         .get("/list", Need::Camera(Recordings, camera_asked_for), media::list)
         .get("/get", Need::Camera(Recordings, camera_asked_for), media::get)
+        .get("/playback/{camera}/index.m3u8", recorded, playback::playlist)
+        .get("/playback/{camera}/frame.jpeg", recorded, playback::frame)
+        .get("/playback/{camera}/{file}", recorded, playback::file)
         .get("/{camera}/frame.jpeg", live(camera_in_path), media::frame)
         .get("/{camera}/{file}", live(camera_in_path), media::hls)
         .get("/{camera}/sub/{file}", live(camera_in_path), media::hls_sub)

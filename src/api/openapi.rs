@@ -16,7 +16,10 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
-use super::{channels, completeness, events, media, people, problem, rest, session, settings, transitions};
+use super::{
+    channels, completeness, events, media, people, playback, problem, rest, session, settings, timeline,
+    transitions,
+};
 use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
 /// The handlers, each with its annotation: a new one is one line here.
@@ -52,6 +55,10 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         completeness::completeness,
         media::get,
         media::clip,
+        playback::playlist,
+        playback::frame,
+        playback::file,
+        timeline::timeline,
         session::session,
         session::sign_in,
         session::sign_out,

@@ -5,10 +5,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 
 use crate::access::{Denied, Refused};
 use crate::config::overlay::WriteError;
-use crate::record::RecordError;
+use crate::record::{GapCause, RecordError};
 use crate::settings::{Flaw, Refused as NotChanged};
 use crate::store::{PeopleError, StoreError};
 use crate::vision::PictureError;
@@ -26,6 +27,21 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// What is wrong with the body, each at its place.
     pub errors: Vec<Flaw>,
+    /// Of an instant at which nothing is recorded.
+    pub nearest: Option<Box<Nearest>>,
+}
+
+/// Why nothing is recorded at an instant, and where it is.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Nearest {
+    #[schema(value_type = Option<String>)]
+    cause: Option<GapCause>,
+    /// Where recording ends before it.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    before: Option<Timestamp>,
+    /// Where recording goes on.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    after: Option<Timestamp>,
 }
 
 impl Problem {
@@ -35,7 +51,8 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Problem {
-        Problem { status, kind, title, detail: detail.into(), retry_after: None, errors: Vec::new() }
+        let detail = detail.into();
+        Problem { status, kind, title, detail, retry_after: None, errors: Vec::new(), nearest: None }
     }
 
     pub fn bad_request(detail: impl Into<String>) -> Problem {
@@ -54,6 +71,12 @@ impl Problem {
     pub fn too_large(most: usize) -> Problem {
         let detail = format!("the body is longer than {most} bytes");
         Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large", detail)
+    }
+
+    /// Of a file that has no such bytes.
+    pub fn range(length: u64) -> Problem {
+        let detail = format!("Range: one range of the file's {length} bytes was expected, like bytes=0-99");
+        Problem::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", "There are no such bytes", detail)
     }
 
     pub fn forbidden(detail: impl Into<String>) -> Problem {
@@ -126,6 +149,8 @@ pub struct Body {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<Flaw>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nearest: Option<Box<Nearest>>,
 }
 
 impl IntoResponse for Problem {
@@ -136,6 +161,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             detail: self.detail,
             errors: self.errors,
+            nearest: self.nearest,
         };
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
@@ -246,6 +272,11 @@ impl From<StoreError> for Problem {
 impl From<RecordError> for Problem {
     fn from(error: RecordError) -> Problem {
         match error {
+            RecordError::Missing { cause, before, after, .. } => Problem {
+                nearest: Some(Box::new(Nearest { cause, before, after })),
+                ..Problem::not_found(error.to_string())
+            },
+            RecordError::FarKeyPicture => far_key_picture(error.to_string()),
             RecordError::Nothing { .. } => Problem::not_found(error.to_string()),
             RecordError::Reversed { .. } | RecordError::TooLong => Problem::bad_request(error.to_string()),
             RecordError::Busy => Problem::unavailable(error.to_string(), 10),
@@ -255,6 +286,11 @@ impl From<RecordError> for Problem {
             }
         }
     }
+}
+
+/// Of a recorded picture.
+fn far_key_picture(detail: String) -> Problem {
+    Problem::conflict("far-key-picture", "Key pictures are too far apart", detail)
 }
 
 impl From<PictureError> for Problem {
@@ -270,6 +306,7 @@ impl From<PictureError> for Problem {
                 "Pictures need the vision worker",
                 error.to_string(),
             ),
+            PictureError::TooMuch { .. } => far_key_picture(error.to_string()),
             PictureError::NoPicture => Problem::unavailable(error.to_string(), 2),
             PictureError::Worker(_) => {
                 Problem::unavailable("the vision worker is not running; /healthz says why to who may know", 5)

@@ -27,7 +27,7 @@ use crate::media::{Feed, VIDEO_CLOCK, time};
 
 /// Stretches with less than this between them are told as one: also over a restart of the daemon that took no longer,
 /// which leaves no gap.
-const JOIN_90K: i64 = VIDEO_CLOCK / 2;
+pub(super) const JOIN_90K: i64 = VIDEO_CLOCK / 2;
 
 const HOUR_90K: i64 = 3600 * VIDEO_CLOCK;
 
@@ -65,8 +65,9 @@ impl Shelf {
                 found.push(Found { file: self.recordings.join(&row.path), row, segment: Some(segment) });
             }
         }
+        let open = found.len();
         for mut row in self.index.segments(camera, stream, range.start, range.end)? {
-            if found.iter().any(|found| found.row.path == row.path) {
+            if found[..open].iter().any(|found| found.row.path == row.path) {
                 continue;
             }
             let file = self.recordings.join(&row.path);
@@ -83,7 +84,37 @@ impl Shelf {
         Ok(found)
     }
 
-    fn find_gaps(&self, camera: &str, range: &Range<i64>) -> Result<Vec<Gap>, RecordError> {
+    /// Starts and ends of recorded segments that overlap the range, in no order.
+    pub(super) fn spans(
+        &self,
+        camera: &str,
+        range: &Range<i64>,
+        mut each: impl FnMut(i64, i64),
+    ) -> Result<(), RecordError> {
+        let stream = stream(Feed::Main);
+        let open: Vec<Row> = self.open().values().map(|segment| segment.row()).collect();
+        for row in open.iter().filter(|row| row.camera == camera && row.stream == stream) {
+            if row.end_90k > range.start && row.start_90k < range.end {
+                each(row.start_90k, row.end_90k);
+            }
+        }
+        // Where this process only reads, those being written end at their start: a time bar can wait for them.
+        Ok(self.index.spans(camera, stream, range.start, range.end, each)?)
+    }
+
+    fn neighbours(&self, camera: &str, at: i64) -> Result<(Option<i64>, Option<i64>), RecordError> {
+        let stream = stream(Feed::Main);
+        let (mut before, after) = self.index.neighbours(camera, stream, at)?;
+        for segment in self.open().values() {
+            let row = segment.row();
+            if row.camera == camera && row.stream == stream && row.start_90k <= at {
+                before = before.max(Some(row.end_90k));
+            }
+        }
+        Ok((before, after))
+    }
+
+    pub(super) fn find_gaps(&self, camera: &str, range: &Range<i64>) -> Result<Vec<Gap>, RecordError> {
         let mut gaps = self.index.gaps(camera, stream(Feed::Main), range.start, range.end)?;
         let running = self.gaps().get(&(camera.into(), Feed::Main)).cloned();
         if let Some(running) = running {
@@ -210,6 +241,21 @@ impl Archive {
         Ok(told.into_iter().map(stretch).collect())
     }
 
+    /// Where recording ends before an instant at which there is none, and where it goes on.
+    pub(super) fn neighbours(
+        &self,
+        camera: &str,
+        at: i64,
+    ) -> Result<(Option<i64>, Option<i64>), RecordError> {
+        let (mut before, mut after) = (None, None);
+        for shelf in self.shelves() {
+            let (ends, begins) = shelf.neighbours(camera, at)?;
+            before = before.max(ends);
+            after = [after, begins].into_iter().flatten().min();
+        }
+        Ok((before, after))
+    }
+
     /// Where a stream's recording or its last known gap ends, and the cause where it was a gap.
     pub(super) fn last_end(
         &self,
@@ -328,7 +374,7 @@ fn by_hours(range: Range<i64>, within: &Range<i64>) -> Vec<(i64, f64)> {
 }
 
 /// What of a gap is not recorded after all.
-fn without(gap: Gap, recorded: &[Range<i64>]) -> Vec<Gap> {
+pub(super) fn without(gap: Gap, recorded: &[Range<i64>]) -> Vec<Gap> {
     let (mut left, mut at) = (Vec::new(), gap.start_90k);
     for there in recorded.iter().filter(|there| there.end > gap.start_90k && there.start < gap.end_90k) {
         if there.start > at {

@@ -1,9 +1,12 @@
 //! An mp4 of any range, made while it is read: parts are copied from the segments, moved onto one timeline.
 //!
-//! It begins with the random access point at or before the start, hidden by an edit list, and ends with the part that
-//! holds the end. Gaps keep their length: the file's zero plus its time is the clock's time, where the camera's own
-//! clock did not step back. Where parameter sets change they stand in band from then on (`avc3`, `hev1`); where the
-//! codec changes the clip ends; where the audio's format changes the audio ends.
+//! It begins with the random access point at or before the start, hidden by an edit list, and ends with the last picture
+//! before the end (and those that are decoded before it). Gaps keep their length: the file's zero plus its time is the clock's time, where the camera's own
+//! clock did not step back. Where parameter sets change they stand in band from then on; where the codec changes the
+//! clip ends; where the audio's format changes the audio ends.
+//!
+//! That parameters change is announced in the clip's head (`avc3`, `hev1`). The index knows which files are alike, so that
+//! the first byte does not wait for a look at every file of three days.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use bytes::Bytes;
 use tokio::sync::mpsc::Sender;
 
-use super::archive::Found;
+use super::archive::{Found, random_access_points};
 use super::recovery::{Parts, head};
 use crate::media::VIDEO_CLOCK;
 use crate::media::cmaf::read::{Fragment, Head};
@@ -51,14 +54,24 @@ pub(super) fn run(found: &[Found], range: Range<i64>, out: &Sender<io::Result<By
 
 fn export(found: &[Found], range: Range<i64>, out: &Sender<io::Result<Bytes>>) -> Result<(), Stop> {
     let mut changes = false;
-    let mut first: Option<Head> = None;
+    let mut first: Option<(Head, u32)> = None;
     for found in found {
+        let entries = found.row.entries;
+        if let Some((_, known)) = &first
+            && entries != 0
+            && entries == *known
+        {
+            continue;
+        }
         if let Some((_, head)) = open(found)? {
-            changes |= first.as_ref().is_some_and(|first| !first.same_video(&head));
-            first.get_or_insert(head);
+            changes |= first.as_ref().is_some_and(|(first, _)| !first.same_video(&head));
+            first.get_or_insert((head, entries));
+        }
+        if changes {
+            break;
         }
     }
-    let Some(first) = first else { return Ok(()) };
+    let Some((first, _)) = first else { return Ok(()) };
     let mut clip = Clip { first, in_band: changes, range, out, timeline: None };
     for found in found {
         let Some((file, head)) = open(found)? else { continue };
@@ -97,7 +110,7 @@ impl Clip<'_> {
     fn segment(&mut self, found: &Found, file: &File, head: &Head) -> Result<bool, Stop> {
         // The writer may be at it: what it has written so far are whole parts.
         let mut parts = Parts::new(file, head.size() as u64, found.written());
-        if self.timeline.is_none() && !self.begin(&mut parts, head)? {
+        if self.timeline.is_none() && !self.begin(found, &mut parts, head)? {
             return Ok(true);
         }
         let Some(timeline) = &mut self.timeline else { return Ok(true) };
@@ -115,23 +128,44 @@ impl Clip<'_> {
             timeline.end_90k = decode_90k + slip + fragment.video.duration();
             timeline.parts += 1;
             fragment.set_sequence(timeline.parts);
-            let payload = (at + fragment.header.len() as u64)..(at + fragment.size as u64);
+            let begin = at + fragment.header.len() as u64;
+            // Pictures, then sound.
+            let pictures = fragment.video.bytes();
+            let mut payload = [0..pictures, pictures..(fragment.size - fragment.header.len()) as u64];
             let by = |rate: i64| {
                 rescale(head.about.origin_90k + slip, VIDEO_CLOCK, rate)
                     - rescale(timeline.origin_90k, VIDEO_CLOCK, rate)
             };
-            fragment.shift(by(VIDEO_CLOCK), by(head.audio_timescale().unwrap_or(VIDEO_CLOCK as u32).into()));
+            let rate = head.audio_timescale().unwrap_or(VIDEO_CLOCK as u32).into();
+            fragment.shift(by(VIDEO_CLOCK), by(rate));
             if !audio {
                 fragment.drop_audio();
+                payload[1] = 0..0;
+            }
+            let last = decode_90k + fragment.video.duration() >= self.range.end;
+            if last {
+                // Nothing behind it is shown before the end, so that what is decoded behind the last picture can go.
+                let until = self.range.end + slip - timeline.origin_90k;
+                let shown: Vec<i64> = fragment.video.presentation().collect();
+                let pictures = shown.iter().rposition(|&at| at < until).map_or(0, |last| last + 1);
+                payload = fragment.truncate(pictures, rescale(until, VIDEO_CLOCK, rate));
             }
             let sets = sets.as_ref().filter(|_| fragment.video.independent);
+            let payload = payload.map(|kept| begin + kept.start..begin + kept.end);
             send_part(self.out, file, fragment, sets, payload)?;
+            if last {
+                return Ok(false);
+            }
         }
         Ok(true)
     }
 
     /// Finds the random access point that the clip begins with, sends the clip's head, and leaves `parts` there.
-    fn begin(&mut self, parts: &mut Parts<'_>, head: &Head) -> Result<bool, Stop> {
+    fn begin(&mut self, found: &Found, parts: &mut Parts<'_>, head: &Head) -> Result<bool, Stop> {
+        let points = random_access_points(found)?;
+        if let Some(point) = points.iter().rfind(|point| point.start_90k <= self.range.start) {
+            parts.at = point.offset;
+        }
         let origin = head.about.origin_90k;
         let (mut found, mut shown): (Option<(u64, i64, i64)>, Option<i64>) = (None, None);
         while let Some((at, fragment)) = parts.next()? {
@@ -163,22 +197,21 @@ fn send_part(
     file: &File,
     mut fragment: Fragment,
     sets: Option<&Vec<u8>>,
-    payload: Range<u64>,
+    payload: [Range<u64>; 2],
 ) -> Result<(), Stop> {
-    // Without the audio at its end, where that was taken out.
-    let kept = (fragment.size - fragment.header.len()) as u64;
-    let payload = payload.start..payload.end.min(payload.start + kept);
     if let Some(sets) = sets {
         fragment.grow_first(sets.len() as u32);
         fragment.header.extend_from_slice(sets);
     }
     send(out, fragment.header.into())?;
-    let mut at = payload.start;
-    while at < payload.end {
-        let mut chunk = vec![0; (payload.end - at).min(CHUNK as u64) as usize];
-        file.read_exact_at(&mut chunk, at)?;
-        at += chunk.len() as u64;
-        send(out, chunk.into())?;
+    for payload in payload {
+        let mut at = payload.start;
+        while at < payload.end {
+            let mut chunk = vec![0; (payload.end - at).min(CHUNK as u64) as usize];
+            file.read_exact_at(&mut chunk, at)?;
+            at += chunk.len() as u64;
+            send(out, chunk.into())?;
+        }
     }
     Ok(())
 }

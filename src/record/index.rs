@@ -266,6 +266,52 @@ impl Index {
         )
     }
 
+    /// Starts and ends of those that overlap the range, in no order, from an index alone. Those still being written have
+    /// no length here.
+    pub(super) fn spans(
+        &self,
+        camera: &str,
+        stream: &str,
+        from: i64,
+        to: i64,
+        mut each: impl FnMut(i64, i64),
+    ) -> Result<()> {
+        let inner = self.lock();
+        let mut statement = inner.db.prepare_cached(
+            "SELECT start_90k, end_90k FROM segments WHERE camera = ?1 AND stream = ?2
+                AND start_90k >= ?3 - 324000000 AND start_90k < ?4 AND end_90k > ?3
+            UNION ALL SELECT start_90k, end_90k FROM segments WHERE camera = ?1 AND stream = ?2 AND end_90k > ?3
+                AND end_90k - start_90k > 324000000 AND start_90k < ?3 - 324000000",
+        )?;
+        let mut rows = statement.query(params![camera, stream, from, to])?;
+        while let Some(row) = rows.next()? {
+            each(row.get(0)?, row.get(1)?);
+        }
+        Ok(())
+    }
+
+    /// Where the newest segment ends that begins no later than an instant, and where the next one begins.
+    pub(super) fn neighbours(
+        &self,
+        camera: &str,
+        stream: &str,
+        at: i64,
+    ) -> Result<(Option<i64>, Option<i64>)> {
+        let inner = self.lock();
+        let find = |sql| {
+            inner.db.prepare_cached(sql)?.query_row(params![camera, stream, at], |row| row.get(0)).optional()
+        };
+        let before = find(
+            "SELECT end_90k FROM segments WHERE camera = ?1 AND stream = ?2 AND start_90k <= ?3
+             ORDER BY start_90k DESC LIMIT 1",
+        )?;
+        let after = find(
+            "SELECT start_90k FROM segments WHERE camera = ?1 AND stream = ?2 AND start_90k > ?3
+             ORDER BY start_90k LIMIT 1",
+        )?;
+        Ok((before, after))
+    }
+
     pub(super) fn oldest_unpinned(&self, limit: u32) -> Result<Vec<Row>> {
         self.rows("WHERE pinned = 0 AND sealed ORDER BY ring_90k LIMIT ?", [limit])
     }

@@ -39,9 +39,11 @@ mod export;
 mod index;
 mod keeper;
 mod marker;
+mod playback;
 mod recovery;
 mod ring;
 mod segment;
+mod timeline;
 mod volume;
 mod writer;
 
@@ -56,7 +58,9 @@ use jiff::Timestamp;
 
 pub use self::archive::{Archive, Completeness, sum};
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
+pub use self::playback::{Piece, SegmentReader};
 pub use self::ring::{Recorder, Ring};
+pub use self::timeline::{GapSpan, RecordedSpan};
 use crate::config;
 use crate::media::{Feed, time};
 use crate::owner;
@@ -123,6 +127,19 @@ pub enum Stretch {
 pub enum RecordError {
     #[error("nothing is recorded of {camera} in that range")]
     Nothing { camera: String },
+    /// At an instant.
+    #[error("nothing is recorded of {camera} at {at}: {}", told(*cause, *before, *after))]
+    Missing {
+        camera: String,
+        at: Timestamp,
+        cause: Option<GapCause>,
+        /// Where recording ends before it.
+        before: Option<Timestamp>,
+        /// Where recording goes on.
+        after: Option<Timestamp>,
+    },
+    #[error("the key picture before that instant is too far away; shorten the camera's key frame interval")]
+    FarKeyPicture,
     /// The request is wrong, not the ring: HTTP 400.
     #[error("the range ends ({end}) before it starts ({start})")]
     Reversed { start: Timestamp, end: Timestamp },
@@ -155,6 +172,21 @@ pub enum RecordError {
     Index(#[from] rusqlite::Error),
     #[error("{0}")]
     Other(String),
+}
+
+fn told(cause: Option<GapCause>, before: Option<Timestamp>, after: Option<Timestamp>) -> String {
+    let cause = match cause {
+        Some(GapCause::Camera) => "the camera was unreachable or silent",
+        Some(GapCause::Overflow) => "the disk was too slow",
+        Some(GapCause::Disk) => "the disk refused",
+        Some(GapCause::Daemon) => "liuta was not running",
+        Some(GapCause::Clock) => "the box's clock was set",
+        Some(GapCause::Off) => "recording was switched off",
+        None => "there is no such recording, or no longer",
+    };
+    let before = before.map(|at| format!("; the recording before it ends at {at:.3}")).unwrap_or_default();
+    let after = after.map(|at| format!("; it goes on at {at:.3}")).unwrap_or_default();
+    format!("{cause}{before}{after}")
 }
 
 impl RecordError {

@@ -1,11 +1,15 @@
 //! Alerts and their snapshots.
 
+use std::ops::Range;
+
 use bytes::Bytes;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, named_params};
 
 use super::page::Window;
 use super::{
-    AuditEntry, Filter, Page, Store, StoreError, TransitionRow, audit, nanos, outbox, timestamp, unreadable,
+    AlertMark, AuditEntry, Filter, Page, Store, StoreError, TransitionRow, audit, nanos, outbox, timestamp,
+    unreadable,
 };
 use crate::alert::{Alert, Phase};
 
@@ -178,6 +182,29 @@ impl Store {
             .collect::<rusqlite::Result<Vec<(Key, Alert)>>>()
         })?;
         Ok(Page::of(keyed, window.limit))
+    }
+
+    /// A camera's alerts that overlap the range, in short, in the order of their starts. Answered from an index alone.
+    pub fn alert_marks(&self, camera: &str, range: &Range<Timestamp>) -> Result<Vec<AlertMark>, StoreError> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT id, kind, level, phase, disposition, started_at, ended_at FROM alerts
+                 WHERE camera = ?1 AND started_at < ?3 AND (ended_at IS NULL OR ended_at > ?2) AND kind IS NOT NULL
+                 ORDER BY started_at",
+            )?
+            .query_map((camera, nanos(range.start), nanos(range.end)), |row| {
+                Ok(AlertMark {
+                    id: row.get(0)?,
+                    kind: meaning(1, row.get(1)?)?,
+                    level: row.get(2)?,
+                    phase: meaning(3, row.get(3)?)?,
+                    disposition: meaning(4, row.get(4)?)?,
+                    start: timestamp(row.get(5)?),
+                    end: row.get::<_, Option<i64>>(6)?.map(timestamp),
+                })
+            })?
+            .collect()
+        })
     }
 
     pub fn alert(&self, id: &str) -> Result<Option<Alert>, StoreError> {

@@ -36,8 +36,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, ffi};
 use tokio::sync::Notify;
 
-use crate::alert::Detection;
 use crate::alert::disposition::{Disposition, Reason};
+use crate::alert::{Detection, Phase};
+use crate::config::Kind;
 pub use alerts::ALERTS_LOGGED;
 pub use audit::{AuditEntry, AuditFilter, AuditRow, AuditState, Broken, Pruned};
 pub use people::PeopleError;
@@ -138,6 +139,31 @@ pub struct StoredDetection {
     pub model: String,
     #[serde(flatten)]
     pub detection: Detection,
+}
+
+/// An alert as a time bar shows it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+pub struct AlertMark {
+    pub id: String,
+    pub kind: Kind,
+    /// 1 (most severe) to 4.
+    pub level: u8,
+    pub phase: Phase,
+    pub disposition: Disposition,
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Timestamp,
+    /// Null while it goes on.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub end: Option<Timestamp>,
+}
+
+/// Detections of one class within a step of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DetectionCount {
+    /// Of the step.
+    pub start: Timestamp,
+    pub class: String,
+    pub count: u64,
 }
 
 /// A revision of an alert on its way to one destination.
@@ -366,6 +392,12 @@ impl Store {
                 "DELETE FROM dead_letters WHERE row IN
                      (SELECT row FROM dead_letters WHERE given_up < ?1 LIMIT 500)",
             ),
+            (
+                detections,
+                "DELETE FROM detection_counts WHERE (camera, span, at, class) IN
+                     (SELECT camera, span, at, class FROM detection_counts
+                      WHERE span IN (60000000000, 900000000000) AND at < ?1 LIMIT 5000)",
+            ),
             (alerts, "DELETE FROM outbox WHERE row IN (SELECT row FROM outbox WHERE created < ?1 LIMIT 500)"),
             (alerts, "DELETE FROM tokens WHERE revoked < ?1 OR expires < ?1"),
         ] {
@@ -379,6 +411,11 @@ impl Store {
         if let Some(oldest) = oldest {
             let sql = "DELETE FROM detections WHERE (camera, at, n) IN
                            (SELECT camera, at, n FROM detections WHERE at <= ?1 ORDER BY at LIMIT 5000)";
+            while self.write(|db| db.prepare_cached(sql)?.execute([oldest]))? > 0 {}
+            // Counts by the minute are as many rows; those of longer spans are few, and outlive what they count.
+            let sql = "DELETE FROM detection_counts WHERE (camera, span, at, class) IN
+                           (SELECT camera, span, at, class FROM detection_counts
+                            WHERE span = 60000000000 AND at <= ?1 LIMIT 5000)";
             while self.write(|db| db.prepare_cached(sql)?.execute([oldest]))? > 0 {}
         }
         Ok(())

@@ -12,11 +12,12 @@ use super::{StoreError, explain};
 use crate::owner;
 
 /// SQL that leads from schema n to n + 1; `user_version` counts those applied.
-pub const MIGRATIONS: [&str; 4] = [
+pub const MIGRATIONS: [&str; 5] = [
     include_str!("schema-1.sql"),
     include_str!("schema-2.sql"),
     include_str!("schema-3.sql"),
     include_str!("schema-4.sql"),
+    include_str!("schema-5.sql"),
 ];
 
 /// Creates the folder and the empty file, readable by the daemon's user alone: SQLite gives its side files the mode

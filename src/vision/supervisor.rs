@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::blame::Blame;
 use self::feed::Camera;
+pub(super) use self::jobs::stream_name;
 use self::jobs::{InFlight, Purpose};
 use self::models::Model;
 use super::looks::{Limits, Looks};
@@ -28,7 +29,6 @@ use super::wire::{self, Job, Report};
 use super::{Looked, Picture, PictureError, Shared};
 use crate::config::Id;
 use crate::health::{CameraLabel, Cause, Decoder, Severity};
-use crate::live::LiveStream;
 use crate::media::AccessUnit;
 
 /// One look is being done while the next crosses the socket.
@@ -62,8 +62,12 @@ const TOO_MUCH: &str = "the worker is not fast enough for its cameras, or key pi
 
 /// A picture that somebody waits for.
 pub(super) struct Request {
-    pub stream: Arc<LiveStream>,
-    pub unit: Arc<AccessUnit>,
+    /// Who is blamed where it brings the worker down.
+    pub camera: Id,
+    /// What the worker calls the stream.
+    pub stream: String,
+    /// From a random access point on; the last one is wanted.
+    pub units: Vec<Arc<AccessUnit>>,
     pub max_width: Option<u32>,
     pub reply: oneshot::Sender<Result<Picture, PictureError>>,
 }

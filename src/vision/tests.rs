@@ -330,6 +330,33 @@ async fn pictures_are_made_once_for_all_who_ask() {
 }
 
 #[tokio::test]
+async fn a_recording_that_crashes_the_worker_leaves_the_live_camera_alone() {
+    let mut bench = Bench::new("sys.exit(1) if job['stream'] == 'a/recorded' else looked(job)");
+    let stream = bench.watch("a");
+    film(&stream);
+    bench.next().await;
+    let unit = stream.newest_rap().expect("it is filmed");
+    let too_many = vec![unit.clone(); MAX_PICTURES + 1];
+    let refused = bench.vision.recorded_picture("a", too_many, None).await;
+    assert!(matches!(refused, Err(PictureError::TooMuch { .. })), "{refused:?}");
+    // A restart that has no work for it refuses what comes meanwhile, so more than two may be needed.
+    let mut left_out = false;
+    for _ in 0..50 {
+        let refused = bench.vision.recorded_picture("a", vec![unit.clone()], None).await;
+        left_out = matches!(&refused, Err(PictureError::Decode(why)) if why.contains("left out"));
+        if left_out {
+            break;
+        }
+        assert!(matches!(refused, Err(PictureError::Worker(_))), "{refused:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(left_out, "the recording is not tried again and again");
+    while bench.found.try_recv().is_ok() {}
+    bench.next().await;
+    bench.vision.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_missing_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("nowhere");

@@ -17,6 +17,7 @@ pub mod client;
 pub mod desk;
 pub mod disk;
 pub mod parts;
+pub mod past;
 pub mod people;
 pub mod recordings;
 

@@ -2,9 +2,11 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::init::{ABOUT, AUDIO_TRACK, VIDEO_TRACK};
 use super::{About, Boxes};
-use crate::media::time;
+use crate::media::{VideoCodec, VideoParams, time};
 
 /// Ticks of 90 kHz that are believed of a file, 25 000 years: sums of such times cannot overflow.
 const MAX_TICKS: i64 = 1 << 56;
@@ -155,6 +157,27 @@ impl Head {
         Some(sets)
     }
 
+    /// What a decoder must know of the video. `None` where the parameter sets say nothing that can be understood.
+    pub fn video_params(&self) -> Option<VideoParams> {
+        let codec = if self.video_kind() == b"avc1" { VideoCodec::H264 } else { VideoCodec::H265 };
+        let (mut sets, mut rest) = (Vec::new(), Bytes::from(self.parameter_sets()?));
+        while rest.len() >= 4 {
+            let length = rest.split_to(4);
+            let length = u32::from_be_bytes(length.as_ref().try_into().ok()?) as usize;
+            sets.push(rest.split_to(length.min(rest.len())));
+        }
+        VideoParams::parse(codec, &sets).ok()
+    }
+
+    /// The head as long as it is, but without its edits: presentation is where the samples' own times say.
+    pub fn unedited(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        for at in std::iter::once(self.video_edit).chain(self.audio_edit) {
+            bytes[at..at + 8].fill(0);
+        }
+        bytes
+    }
+
     /// The head of an excerpt that begins with the picture at `start_90k`, whose parts count from `origin_90k`.
     /// `in_band`: parameter sets may also stand in the samples (`avc3`, `hev1`; ISO/IEC 14496-15, 5.4.2.1).
     pub fn excerpt(&self, origin_90k: i64, start_90k: i64, in_band: bool) -> Vec<u8> {
@@ -210,6 +233,8 @@ pub struct Run {
     decode_time_at: usize,
     data_offset_at: usize,
     first_size_at: usize,
+    /// Bytes of a sample's entry.
+    width: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -287,6 +312,44 @@ impl Fragment {
         self.size += bytes as usize;
     }
 
+    /// Keeps the first `pictures`, at least one, and of the audio what begins before `until` on its timeline. Gives back
+    /// which bytes of the payload stay, counted from its start.
+    pub fn truncate(&mut self, pictures: usize, until: i64) -> [Range<u64>; 2] {
+        let video_bytes = self.video.bytes();
+        let frames = self
+            .audio
+            .as_ref()
+            .map_or(0, |audio| audio.presentation().take_while(|&begins| begins < until).count());
+        if frames == 0 {
+            self.drop_audio();
+        }
+        // The later one in the header first: its places move with what is taken from the one before it.
+        let (mut cut, mut left_out) = (0, 0);
+        if let Some(audio) = &mut self.audio {
+            (cut, left_out) = audio.truncate(&mut self.header, frames);
+        }
+        let (cut_video, left_out_video) = self.video.truncate(&mut self.header, pictures.max(1));
+        if let Some(audio) = &mut self.audio {
+            let Run { place, decode_time_at, data_offset_at, first_size_at, .. } = audio;
+            for at in [&mut place.start, &mut place.end, decode_time_at, data_offset_at, first_size_at] {
+                *at -= cut_video;
+            }
+        }
+        cut += cut_video;
+        left_out += left_out_video;
+        let mdat = self.header.len() - 8;
+        let mut changes = vec![(0, cut as u64), (self.video.data_offset_at, cut as u64), (mdat, left_out)];
+        if let Some(audio) = &self.audio {
+            changes.push((audio.data_offset_at, cut as u64 + left_out_video));
+        }
+        for (at, by) in changes {
+            subtract(&mut self.header, at, by);
+        }
+        self.size -= cut + left_out as usize;
+        let audio = self.audio.as_ref().map_or(0, Run::bytes);
+        [0..self.video.bytes(), video_bytes..video_bytes + audio]
+    }
+
     /// Takes the audio out; its payload, at the end of the part, is to be left away too.
     pub fn drop_audio(&mut self) {
         let Some(audio) = self.audio.take() else { return };
@@ -294,8 +357,7 @@ impl Fragment {
         self.header.drain(audio.place);
         let mdat = self.header.len() - 8;
         for (at, by) in [(0, gone), (self.video.data_offset_at, gone), (mdat, bytes)] {
-            let value = u32_at(&self.header, at).unwrap_or(0).saturating_sub(by as u32);
-            self.header[at..at + 4].copy_from_slice(&value.to_be_bytes());
+            subtract(&mut self.header, at, by as u64);
         }
         self.size -= gone + bytes;
     }
@@ -331,7 +393,32 @@ impl Run {
             decode_time_at,
             data_offset_at: trun.start + 16,
             first_size_at,
+            width,
         })
+    }
+
+    /// Keeps the first samples; gives back the bytes taken from the header, and those of the samples that are left out.
+    fn truncate(&mut self, header: &mut Vec<u8>, keep: usize) -> (usize, u64) {
+        let Some(gone) = self.samples.get(keep..).filter(|gone| !gone.is_empty()) else { return (0, 0) };
+        let (cut, left_out) =
+            (gone.len() * self.width, gone.iter().map(|sample| u64::from(sample.size)).sum());
+        let end = self.first_size_at - 4 + self.samples.len() * self.width;
+        header.drain(end - cut..end);
+        let count = gone.len() as u64;
+        self.samples.truncate(keep);
+        self.place.end -= cut;
+        if self.decode_time_at >= end {
+            self.decode_time_at -= cut;
+        }
+        // The box's size and its count stand before the data offset.
+        for (at, by) in [
+            (self.place.start, cut as u64),
+            (self.data_offset_at - 16, cut as u64),
+            (self.data_offset_at - 4, count),
+        ] {
+            subtract(header, at, by);
+        }
+        (cut, left_out)
     }
 
     pub fn bytes(&self) -> u64 {
@@ -371,6 +458,13 @@ fn descend(bytes: &[u8], parent: &Range<usize>, path: &[&[u8; 4]]) -> Option<Ran
     path.iter().try_fold(parent.clone(), |parent, kind| {
         children(bytes, &parent).find(|(found, _)| found == *kind).map(|(_, range)| range)
     })
+}
+
+fn subtract(bytes: &mut [u8], at: usize, by: u64) {
+    let value = u32_at(bytes, at).unwrap_or(0).saturating_sub(by as u32);
+    if let Some(place) = bytes.get_mut(at..at + 4) {
+        place.copy_from_slice(&value.to_be_bytes());
+    }
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {

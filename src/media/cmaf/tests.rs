@@ -274,6 +274,22 @@ fn h264_with_b_frames_and_aac() {
         let start = (part.start_90k - part.init.origin_90k) as f64 / 90_000.0;
         assert!((audio.decode_time as f64 / 48_000.0 - start).abs() < 0.15);
     }
+    // A part that is cut short reads back as what is left of it.
+    for part in &parts {
+        let whole = Fragment::parse(&part.header).unwrap();
+        let until = whole.audio.as_ref().map_or(0, |audio| audio.decode_time + 1500);
+        for (keep, until) in (1..=whole.video.samples.len()).flat_map(|keep| [(keep, 0), (keep, until)]) {
+            let mut cut = whole.clone();
+            let kept = cut.truncate(keep, until);
+            let read = Fragment::parse(&cut.header).expect("a well-formed part");
+            let frames = |fragment: &Fragment| fragment.audio.as_ref().map_or(0, |audio| audio.samples.len());
+            assert_eq!((read.video.samples.len(), read.size), (keep, cut.size));
+            assert_eq!(frames(&read), if until == 0 { 0 } else { frames(&whole).min(2) });
+            let payload: u64 = kept.iter().map(|kept| kept.end - kept.start).sum();
+            assert_eq!(payload, (read.size - read.header.len()) as u64);
+            assert_eq!(kept[1].start, whole.video.bytes());
+        }
+    }
     // The pictures do without their audio.
     let silent: Vec<_> = (parts.iter())
         .map(|part| {
@@ -466,6 +482,8 @@ proptest::proptest! {
         }
         if let Some(mut fragment) = Fragment::parse(&header) {
             fragment.shift(-5, 7);
+            fragment.truncate(5, 0);
+            fragment.shift(1, 1);
             fragment.grow_first(9);
             fragment.drop_audio();
         }

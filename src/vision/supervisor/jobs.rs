@@ -39,17 +39,20 @@ pub enum Purpose {
 impl Supervisor {
     /// Has the worker make a picture that somebody waits for.
     pub(super) fn ask_picture(&mut self, process: &Process, request: Request) {
-        let Request { stream, unit, max_width, reply } = request;
-        if self.blame.suspended(&stream.camera) {
+        let Request { camera, stream, units, max_width, reply } = request;
+        if self.blame.suspended(&camera) {
             let why =
                 "this camera's pictures have crashed the worker and are left out for a while".to_owned();
             // Nobody waits any more: fine.
             let _ = reply.send(Err(PictureError::Decode(why)));
             return;
         }
-        let units = std::slice::from_ref(&unit);
-        let (job, blobs) = self.job(&stream, units, None, PictureWanted::Always { max_width });
-        let waiting = self.waiting(&stream, &unit, Purpose::Picture(reply));
+        let Some(wanted) = units.last().cloned() else {
+            let _ = reply.send(Err(PictureError::NoPicture));
+            return;
+        };
+        let (job, blobs) = self.job(stream.clone(), &units, None, PictureWanted::Always { max_width });
+        let waiting = self.waiting(camera, stream, &wanted, Purpose::Picture(reply));
         self.send(process, job, blobs, waiting);
     }
 
@@ -85,9 +88,10 @@ impl Supervisor {
             let Some((camera, unit)) = self.cameras.get_mut(&id).zip(units.last()) else { return };
             camera.looked_at(&stream, unit.seq);
             let watch = camera.watch.clone();
-            let (job, blobs) = self.job(&stream, &units, Some(&watch), PictureWanted::Candidate);
+            let name = stream_name(&stream);
+            let (job, blobs) = self.job(name.clone(), &units, Some(&watch), PictureWanted::Candidate);
             let model = watch.model;
-            let waiting = self.waiting(&stream, unit, Purpose::Look { model });
+            let waiting = self.waiting(stream.camera.clone(), name, unit, Purpose::Look { model });
             if !self.send(process, job, blobs, waiting) {
                 self.looks.lost(&id);
                 return;
@@ -97,7 +101,7 @@ impl Supervisor {
 
     fn job(
         &mut self,
-        stream: &LiveStream,
+        stream: String,
         access_units: &[Arc<AccessUnit>],
         watch: Option<&super::super::Watch>,
         picture: PictureWanted,
@@ -107,21 +111,14 @@ impl Supervisor {
         let params = access_units.last().map(|unit| unit.params.clone());
         let (codec, width, height) =
             params.map_or((VideoCodec::H264, 0, 0), |params| (params.codec, params.width, params.height));
-        let (id, stream) = (self.next_id, stream_name(stream));
+        let id = self.next_id;
         let model = watch.map(|watch| watch.model.clone());
         let (tiles, min_score) = watch.map_or((1, 1.0), |watch| (watch.tiles, watch.min_score));
         (Job::Look { id, stream, codec, width, height, units, model, tiles, min_score, picture }, blobs)
     }
 
-    fn waiting(&self, stream: &LiveStream, unit: &AccessUnit, purpose: Purpose) -> InFlight {
-        InFlight {
-            id: self.next_id,
-            camera: stream.camera.clone(),
-            stream: stream_name(stream),
-            capture: unit.capture(),
-            sent: Instant::now(),
-            purpose,
-        }
+    fn waiting(&self, camera: Id, stream: String, unit: &AccessUnit, purpose: Purpose) -> InFlight {
+        InFlight { id: self.next_id, camera, stream, capture: unit.capture(), sent: Instant::now(), purpose }
     }
 
     fn send(&mut self, process: &Process, job: Job, blobs: Vec<Bytes>, waiting: InFlight) -> bool {
@@ -237,8 +234,8 @@ impl Supervisor {
     }
 }
 
-/// What the worker calls a stream: `forest-1/sub`.
-fn stream_name(stream: &LiveStream) -> String {
+/// What the worker calls a live stream: `forest-1/sub`.
+pub(in crate::vision) fn stream_name(stream: &LiveStream) -> String {
     match stream.feed {
         Feed::Main => stream.camera.to_string(),
         Feed::Sub => format!("{}/sub", stream.camera),
