@@ -24,8 +24,8 @@ use crate::alert::{Alert, Detection, picture};
 use crate::config::{self, Id};
 use crate::dispatch::{self, Dispatch};
 use crate::health::{CameraClass, CameraKind, Health, Severity};
-use crate::record::Ring;
-use crate::store::{Store, StoreError};
+use crate::record::{Pin, Ring};
+use crate::store::{Filter, Store, StoreError};
 use crate::vision::Looked;
 use backlog::Pending;
 use outgoing::Outgoing;
@@ -397,6 +397,35 @@ fn plausible(detections: Vec<Detection>) -> Vec<Detection> {
     plausible.sort_by(|a, b| b.score.total_cmp(&a.score));
     plausible.truncate(MAX_DETECTIONS);
     plausible
+}
+
+/// What the alerts that are stored keep in the ring, for an index that has lost it.
+pub fn pins(store: &Store) -> Result<Vec<Pin>, StoreError> {
+    let mut filter = Filter { limit: 1000, ..Filter::default() };
+    let mut pins = Vec::new();
+    loop {
+        let page = store.alerts(&filter)?;
+        pins.extend(page.items.iter().map(|alert| Pin {
+            alert: alert.id.clone(),
+            camera: alert.camera.to_string(),
+            range: kept(alert.started_at, alert.evidence_start..alert.evidence_end),
+        }));
+        if page.next.is_none() {
+            return Ok(pins);
+        }
+        filter.cursor = page.next;
+    }
+}
+
+/// Pins the evidence of every stored alert again, where an index has lost it.
+pub fn pin_again(store: &Store, ring: &Ring) -> anyhow::Result<()> {
+    if ring.has_pins()? {
+        return Ok(());
+    }
+    for Pin { alert, camera, range } in pins(store)? {
+        ring.pin(&alert, &camera, range)?;
+    }
+    Ok(())
 }
 
 /// What of the evidence of an event that began then outlives the ring.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Links};
-use crate::analysis::Analysis;
+use crate::analysis::{self, Analysis};
 use crate::api;
 use crate::camera::Camera;
 use crate::config::loaded::Loaded;
@@ -133,6 +133,9 @@ impl App {
         // The ring first: it holds the lock on the data folder.
         let ring = Ring::open(&config.data, config.record.clone(), health.clone())?;
         let store = Store::open(&config.data)?;
+        if let Err(error) = analysis::pin_again(&store, &ring) {
+            tracing::error!("evidence that an index has lost is not pinned again: {error:#}");
+        }
         let tls = if config.serves_tls() { Some(Tls::open(&config, health.clone())?) } else { None };
         let rtsp_listeners = rtsp_listeners(&config, tls.as_ref(), &health).await?;
         let api_listener = api_listener(&config, tls.as_ref(), &health).await?;

@@ -5,7 +5,7 @@
 //!
 //! Nothing here loads GStreamer or ONNX Runtime: the code that does lives in `src/worker`, the root of the second
 //! binary `liuta-vision`, and is no part of this library. Imports point down only:
-//! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis`, `settings` → `camera` →
+//! `cli` → `app` → `api` → `events` → `relay`, `dispatch`, `analysis`, `settings`, `evidence` → `camera` →
 //! {`vision`, `alert`, `record`} → {`live`, `store`, `net`, `hw`, `access`} → {`media`, `config`, `health`} → `owner`.
 //! `tests/structure.rs` holds this.
 
@@ -20,6 +20,7 @@ pub mod config;
 pub mod demo;
 pub mod dispatch;
 pub mod events;
+pub mod evidence;
 pub mod health;
 pub mod hw;
 pub mod live;

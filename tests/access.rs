@@ -93,6 +93,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("GET /playback/{camera}/index.m3u8", "oaks", ""),
     ("GET /playback/{camera}/frame.jpeg", "oaks", ""),
     ("GET /playback/{camera}/{file}", "oaks", ""),
+    ("GET /api/v1/signing-key", "mvoakls", ""),
     ("GET /api/v1/completeness", "oaks", ""),
     ("GET /list", "oaks", ""),
     ("GET /get", "oaks", ""),

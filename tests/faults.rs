@@ -493,7 +493,8 @@ async fn a_damaged_index_is_rebuilt_while_recording_goes_on() {
         )
         .unwrap();
     drop((file, other));
-    let log = async |daemon: &Daemon| daemon.log().contains("it is rebuilt from the recordings").then_some(());
+    let log =
+        async |daemon: &Daemon| daemon.log().contains("it is rebuilt from the recordings").then_some(());
     until(MINUTE, "a new index", async || log(&faulty.daemon).await).await;
     faulty.goes_on(SECONDS).await;
     faulty.until_state(&["ok"]).await;

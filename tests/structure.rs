@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 12] = [
     &["api", "simulate"],
     &["events"],
     &["analysis", "relay"],
-    &["camera", "dispatch", "settings"],
+    &["camera", "dispatch", "evidence", "settings"],
     &["vision", "record"],
     &["access", "hw"],
     &["live", "store", "net"],

@@ -8,6 +8,7 @@ mod completeness;
 mod connection;
 pub mod door;
 mod events;
+mod evidence;
 mod media;
 mod openapi;
 mod page;
@@ -155,6 +156,7 @@ pub fn routes() -> Routes {
         .get("/api/v1/alerts/{id}/clip.mp4", Need::Linked(Alerts), media::clip)
         .get("/api/v1/detections", Need::Action(Alerts), rest::detections)
         .get("/api/v1/timeline", Need::Action(Recordings), timeline::timeline)
+        .get("/api/v1/signing-key", Need::Action(Live), evidence::signing_key)
         .get("/api/v1/completeness", Need::Action(Recordings), completeness::completeness)
         .get("/list", Need::Camera(Recordings, camera_asked_for), media::list)
         .get("/get", Need::Camera(Recordings, camera_asked_for), media::get)

@@ -17,8 +17,8 @@ use utoipa::openapi::{Content, Ref, RefOr, ResponseBuilder, path::Parameter};
 use super::door::{Answer, Asked, COOKIE, Need, Routes, SECURE_COOKIE};
 use super::media::typed;
 use super::{
-    channels, completeness, events, media, people, playback, problem, rest, session, settings, timeline,
-    transitions,
+    channels, completeness, events, evidence, media, people, playback, problem, rest, session, settings,
+    timeline, transitions,
 };
 use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
 
@@ -47,6 +47,7 @@ use crate::events::{CameraState, OnAirNow, Reset, SubjectState};
         transitions::transitions,
         transitions::transition,
         rest::detections,
+        evidence::signing_key,
         media::hls,
         media::hls_sub,
         media::hls_channel,

@@ -5,8 +5,11 @@ macro_rules! say {
     ($($said:tt)*) => { $crate::cli::put(format_args!($($said)*)) };
 }
 
+mod export;
 mod models;
 mod people;
+mod progress;
+mod ring;
 
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
@@ -98,6 +101,20 @@ enum Command {
         #[command(subcommand)]
         what: people::Token,
     },
+    /// Write a clip that can be proved unchanged: an mp4 with a signed manifest, while the daemon runs or not
+    ///
+    /// The manifest holds the SHA-256 of every mp4, and the box's signature of the manifest is checked by `liuta verify`, or
+    /// by OpenSSL alone. Ctrl-C leaves nothing behind.
+    Export(export::Export),
+    /// Check that exported clips are as the box signed them; needs no box and no configuration. Exit status 1 where not
+    Verify(export::Verify),
+    /// Look after the recordings
+    Ring {
+        #[command(subcommand)]
+        what: ring::Ring,
+    },
+    /// Print the public key that exported clips are signed with
+    SigningKey(export::ShowKey),
     /// Copy state.db (people, tokens, alerts, the audit trail) into a new file, while the daemon runs
     Backup {
         /// Must not be there yet; readable by its user alone
@@ -178,6 +195,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
         Command::Models { what } => models::run(what),
         Command::User { what } => people::user(what),
         Command::Token { what } => people::token(what),
+        Command::Export(arguments) => export::export(arguments),
+        Command::Verify(arguments) => export::verify(arguments),
+        Command::Ring { what } => ring::run(what),
+        Command::SigningKey(arguments) => export::show_key(arguments),
         Command::Backup { to, config } => backup(&to, &config),
         Command::Audit { what } => people::audit(what),
     };

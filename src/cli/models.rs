@@ -1,8 +1,8 @@
 //! `liuta models`: what is there, whether it is whole, and fetching what is missing.
 
 use comfy_table::{Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
 
+use super::progress::Bar;
 use super::{ModelFolders, Models, block_on, config_or_default};
 use crate::config::reader::Problem;
 use crate::vision::model::{self, FileState, Listed, PullOutcome, Pulled};
@@ -16,7 +16,7 @@ pub(super) fn run(what: Models) -> anyhow::Result<()> {
         }
         Models::Verify { at } => {
             let config = config_or_default(at.config.clone())?;
-            let bar = Bar::new(&at);
+            let bar = Bar::new(at.json);
             let (models, problems) =
                 model::verify(&config.vision.models, &mut |name, done, total| bar.tell(name, done, total));
             bar.end();
@@ -28,7 +28,7 @@ pub(super) fn run(what: Models) -> anyhow::Result<()> {
         Models::Pull { at, mirror } => {
             let config = config_or_default(at.config.clone())?;
             let into = config.data.join("models");
-            let bar = Bar::new(&at);
+            let bar = Bar::new(at.json);
             let (pulled, problems) = block_on(async {
                 let mut progress = |name: &str, done, total| bar.tell(name, done, total);
                 Ok(model::pull(mirror.as_deref(), &config.vision.models, &into, &mut progress).await)
@@ -83,33 +83,5 @@ fn tell_pulled(model: &Pulled) {
 fn tell_problems(problems: &[Problem]) {
     for problem in problems {
         eprintln!("{problem}");
-    }
-}
-
-/// A progress bar on a terminal, nothing for programs.
-struct Bar(ProgressBar);
-
-impl Bar {
-    fn new(at: &ModelFolders) -> Bar {
-        let bar = if at.json { ProgressBar::hidden() } else { ProgressBar::no_length() };
-        // A constant template: it cannot be refused.
-        if let Ok(style) = ProgressStyle::with_template("{msg:20} {bar:30} {bytes}/{total_bytes}") {
-            bar.set_style(style);
-        }
-        Bar(bar)
-    }
-
-    fn tell(&self, name: &str, done: u64, total: Option<u64>) {
-        if self.0.message() != name {
-            self.0.set_message(name.to_owned());
-        }
-        if let Some(total) = total {
-            self.0.set_length(total);
-        }
-        self.0.set_position(done);
-    }
-
-    fn end(&self) {
-        self.0.finish_and_clear();
     }
 }

@@ -83,34 +83,26 @@ impl Index {
     /// Opens or creates the database. One that a newer liuta wrote is not touched; an older one is brought up, after a
     /// copy; a damaged one is moved aside and begun anew, for the recovery to fill: then the second value says where the
     /// old one lies.
-    pub(super) fn open(path: &Path) -> std::result::Result<(Index, Option<PathBuf>), RecordError> {
-        match Index::connect(path) {
+    /// One that is `suspect` is read through.
+    pub(super) fn open(
+        path: &Path,
+        suspect: bool,
+    ) -> std::result::Result<(Index, Option<PathBuf>), RecordError> {
+        let opened = Index::connect(path).and_then(|index| {
+            if suspect {
+                index.check()?;
+            }
+            Ok(index)
+        });
+        match opened {
             Err(RecordError::Index(error)) if is_damage(&error) => {
                 let aside = Index::set_aside(path, "damaged")?;
-                let index = Index::connect(path)?;
-                index.salvage(&aside);
-                Ok((index, Some(aside)))
+                Ok((Index::connect(path)?, Some(aside)))
             }
             Err(RecordError::Index(error)) if is_full(&error) => {
                 Err(RecordError::Other(format!("{}: the disk is full; make room on it", path.display())))
             }
             opened => Ok((opened?, None)),
-        }
-    }
-
-    /// Takes over what can be read of a damaged database, beside what the files tell.
-    fn salvage(&self, aside: &Path) {
-        let inner = self.lock();
-        for table in ["gaps", "hours", "pins"] {
-            let copied =
-                inner.db.execute("ATTACH DATABASE ? AS old", [aside.to_string_lossy()]).and_then(|_| {
-                    inner.db.execute(&format!("INSERT OR IGNORE INTO {table} SELECT * FROM old.{table}"), [])
-                });
-            let _ = inner.db.execute_batch("DETACH DATABASE old");
-            match copied {
-                Ok(rows) => tracing::warn!("{rows} rows of {table} were read from {}", aside.display()),
-                Err(error) => tracing::error!("{table} of the index are lost: {}: {error}", aside.display()),
-            }
         }
     }
 
@@ -205,6 +197,16 @@ impl Index {
         std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
     }
 
+    /// An error where a page of it is broken.
+    fn check(&self) -> Result<()> {
+        let found: String = self.lock().db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+        if found == "ok" {
+            return Ok(());
+        }
+        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+        Err(rusqlite::Error::SqliteFailure(corrupt, Some(found)))
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
@@ -250,6 +252,10 @@ impl Index {
     /// Every segment, in no order.
     pub(super) fn all(&self) -> Result<Vec<Row>> {
         self.rows("", [])
+    }
+
+    pub(super) fn row(&self, path: &str) -> Result<Option<Row>> {
+        Ok(self.rows("WHERE path = ?", [path])?.pop())
     }
 
     /// Segments that overlap the range, in no order; those still being written end at their start here.
@@ -520,6 +526,44 @@ impl Index {
         Ok(())
     }
 
+    pub(super) fn has_pins(&self) -> Result<bool> {
+        self.lock().db.query_row("SELECT EXISTS (SELECT 1 FROM pins)", [], |row| row.get(0))
+    }
+
+    /// Takes over what an index at `old` knows and the files do not: gaps, pins, hours, and when footage was recorded by
+    /// the ring's clock. What of it cannot be read is said.
+    pub(super) fn carry(&self, old: &Path) -> Result<()> {
+        const STEPS: [(&str, &str); 5] = [
+            (
+                "the age of footage",
+                "UPDATE segments SET ring_90k = was.ring_90k FROM old.segments AS was WHERE was.path = segments.path",
+            ),
+            ("gaps", "INSERT OR REPLACE INTO gaps SELECT * FROM old.gaps"),
+            ("pins", "INSERT OR REPLACE INTO pins SELECT * FROM old.pins"),
+            (
+                "hours",
+                "INSERT INTO hours SELECT * FROM old.hours WHERE TRUE
+                    ON CONFLICT DO UPDATE SET ticks = MAX(ticks, excluded.ticks)",
+            ),
+            ("the clock", "INSERT INTO clock SELECT * FROM old.clock WHERE NOT EXISTS (SELECT 1 FROM clock)"),
+        ];
+        let mut inner = self.lock();
+        inner.db.execute("ATTACH ? AS old", [old.to_string_lossy()])?;
+        for (what, sql) in STEPS {
+            if let Err(error) = inner.db.execute(sql, []) {
+                tracing::error!("{}: {what} cannot be read and is lost: {error}", old.display());
+            }
+        }
+        let marked = inner.db.execute(
+            "UPDATE segments SET pinned = 1 WHERE EXISTS (SELECT 1 FROM pins WHERE pins.camera = segments.camera
+                AND pins.start_90k < segments.end_90k AND pins.end_90k > segments.start_90k)",
+            [],
+        );
+        inner.db.execute_batch("DETACH old")?;
+        inner.pinned = pinned(&inner.db)?;
+        marked.map(drop)
+    }
+
     /// Lets the oldest pin go; false where there is none.
     pub(super) fn unpin_oldest(&self) -> Result<bool> {
         self.unpin("(camera, alert) IN (SELECT camera, alert FROM pins ORDER BY ring_90k LIMIT 1)", [])
@@ -652,7 +696,7 @@ mod tests {
         )
         .unwrap();
         drop(db);
-        let (index, damaged) = Index::open(&path).unwrap();
+        let (index, damaged) = Index::open(&path, false).unwrap();
         assert_eq!(damaged, None);
         assert_eq!((index.total_bytes(), index.pinned_bytes()), (12, 7));
         let oldest = index.oldest_unpinned(9).unwrap();
@@ -667,7 +711,7 @@ mod tests {
     #[test]
     fn hours_tell_what_is_recorded_and_missing_however_often_it_is_put() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, _) = Index::open(&folder.path().join("index.db")).unwrap();
+        let (index, _) = Index::open(&folder.path().join("index.db"), false).unwrap();
         let row = |end_90k, sealed| Row {
             path: "a".into(),
             camera: "gate".into(),

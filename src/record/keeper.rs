@@ -442,6 +442,7 @@ mod tests {
             Arc::new(settings),
             Arc::new(SystemClock),
             Health::default(),
+            false,
             (),
         );
         let volume = volume.unwrap();

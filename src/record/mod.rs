@@ -34,12 +34,15 @@
 
 mod alarms;
 mod archive;
+mod check;
+mod clip;
 mod clock;
 mod export;
 mod index;
 mod keeper;
 mod marker;
 mod playback;
+mod rebuild;
 mod recovery;
 mod ring;
 mod segment;
@@ -57,8 +60,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 pub use self::archive::{Archive, Completeness, sum};
+pub use self::check::{Checked, Condition, FlawKind, Recording, Scope};
+pub use self::clip::Clip;
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
 pub use self::playback::{Piece, SegmentReader};
+pub use self::rebuild::{Pin, Rebuilt, rebuild};
 pub use self::ring::{Recorder, Ring};
 pub use self::timeline::{GapSpan, RecordedSpan};
 use crate::config;
@@ -87,16 +93,19 @@ pub enum GapCause {
     Off,
     /// The box's clock was set ahead: this time has not been, and nothing of it is missing.
     Clock,
+    /// The index was lost, and with it the reason.
+    Unknown,
 }
 
 impl GapCause {
-    const ALL: [GapCause; 6] = [
+    const ALL: [GapCause; 7] = [
         GapCause::Camera,
         GapCause::Overflow,
         GapCause::Disk,
         GapCause::Daemon,
         GapCause::Off,
         GapCause::Clock,
+        GapCause::Unknown,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -107,12 +116,13 @@ impl GapCause {
             GapCause::Daemon => "daemon",
             GapCause::Off => "off",
             GapCause::Clock => "clock",
+            GapCause::Unknown => "unknown",
         }
     }
 
-    /// As the index has it; what is no cause of ours is told as the daemon's.
+    /// As the index has it.
     fn from_str(text: &str) -> GapCause {
-        GapCause::ALL.into_iter().find(|cause| cause.as_str() == text).unwrap_or(GapCause::Daemon)
+        GapCause::ALL.into_iter().find(|cause| cause.as_str() == text).unwrap_or(GapCause::Unknown)
     }
 }
 
@@ -156,8 +166,8 @@ pub enum RecordError {
     Locked { path: String, process: String },
     /// An index that a later liuta has written is never touched.
     #[error(
-        "{path} has schema {found}, newer than this liuta's {known}; run the newer liuta, or move the index away: it is \
-         rebuilt from the recordings, without the pins of evidence"
+        "{path} has schema {found}, newer than this liuta's {known}; run the newer liuta, or `liuta ring rebuild`, which \
+         makes a new index from the recordings and keeps this one aside"
     )]
     Newer { path: String, found: u32, known: u32 },
     /// Neither touched nor recorded on.
@@ -182,6 +192,7 @@ fn told(cause: Option<GapCause>, before: Option<Timestamp>, after: Option<Timest
         Some(GapCause::Daemon) => "liuta was not running",
         Some(GapCause::Clock) => "the box's clock was set",
         Some(GapCause::Off) => "recording was switched off",
+        Some(GapCause::Unknown) => "nobody knows why",
         None => "there is no such recording, or no longer",
     };
     let before = before.map(|at| format!("; the recording before it ends at {at:.3}")).unwrap_or_default();

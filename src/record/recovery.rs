@@ -11,6 +11,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::archive::JOIN_90K;
 use super::clock::BELIEVED_90K;
 use super::index::{Gap, Index, Row};
 use super::{GapCause, RecordError};
@@ -34,12 +35,17 @@ const TOLERANCE_90K: i64 = VIDEO_CLOCK / 2;
 /// The packager ends a part at 16 MiB and the picture that passes it.
 const MAX_PAYLOAD: usize = 128 << 20;
 
-/// Gives back when the newest footage ends, on the ring's clock.
-pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, RecordError> {
+/// Gives back when the newest footage ends, on the ring's clock. `progress` is told how many files have been looked at.
+pub(super) fn recover(
+    recordings: &Path,
+    index: &Index,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Option<i64>, RecordError> {
     let mut known: HashMap<String, Row> =
         index.all()?.into_iter().map(|row| (row.path.clone(), row)).collect();
     let mut newest = known.values().map(|row| row.ring_90k).max();
-    let (mut inspected, mut begun) = (0, Vec::new());
+    let is_new = known.is_empty();
+    let (mut inspected, mut seen, mut begun) = (0, 0, Vec::new());
     for camera in folders(recordings)? {
         let days = folders(&recordings.join(&camera))
             .unwrap_or_else(|error| unreadable(&error, &mut known, &camera));
@@ -50,6 +56,8 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, R
             let (mut found, before) = (Vec::new(), inspected);
             for name in names.into_iter().filter(|name| name.ends_with(".mp4")) {
                 let path = format!("{folder}/{name}");
+                seen += 1;
+                progress(seen);
                 match known.remove(&path) {
                     Some(row) if row.sealed => {}
                     row => {
@@ -81,7 +89,10 @@ pub(super) fn recover(recordings: &Path, index: &Index) -> Result<Option<i64>, R
         tracing::warn!("{}: the file is gone", row.path);
     }
     index.lose(&lost)?;
-    tell_holes(index, begun)?;
+    // A new index knows of no cause at all; see `note_holes`.
+    if !is_new {
+        tell_holes(index, begun)?;
+    }
     Ok(newest)
 }
 
@@ -97,6 +108,42 @@ fn tell_holes(index: &Index, mut begun: Vec<(String, String, i64)>) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Gives every hole between recordings that no gap tells of a gap without a cause: how many there were. For indexes that
+/// were made anew; what one volume misses may lie on another.
+pub(super) fn note_holes(indexes: &[&Index]) -> Result<u64, RecordError> {
+    let mut rows = Vec::new();
+    for index in indexes {
+        rows.extend(index.all()?.into_iter().map(|row| (*index, row)));
+    }
+    let stream = |row: &Row| (row.camera.clone(), row.stream.clone());
+    rows.sort_by_cached_key(|(_, row)| (stream(row), row.start_90k));
+    let mut noted = 0;
+    for rows in rows.chunk_by(|(_, a), (_, b)| (&a.camera, &a.stream) == (&b.camera, &b.stream)) {
+        let mut end: Option<i64> = None;
+        for (index, Row { camera, stream, start_90k, end_90k, .. }) in rows {
+            let mut at = end.unwrap_or(*start_90k);
+            if start_90k - at > JOIN_90K {
+                let mut gaps = Vec::new();
+                for index in indexes {
+                    gaps.append(&mut index.gaps(camera, stream, at, *start_90k)?);
+                }
+                gaps.sort_by_key(|gap| gap.start_90k);
+                let told = gaps.iter().map(|gap| (gap.start_90k, gap.end_90k));
+                for (next, behind) in told.chain([(*start_90k, *start_90k)]) {
+                    if next - at > JOIN_90K {
+                        let gap = Gap { start_90k: at, end_90k: next, cause: GapCause::Unknown };
+                        index.put_gap(camera, stream, &gap)?;
+                        noted += 1;
+                    }
+                    at = at.max(behind);
+                }
+            }
+            end = end.max(Some(*end_90k));
+        }
+    }
+    Ok(noted)
 }
 
 /// A folder that cannot be read keeps no camera from being recorded, and its rows stay for better days.
@@ -159,7 +206,12 @@ fn finished(file: &File, path: &str, settled: bool) -> io::Result<Option<Row>> {
 /// Cuts the file behind its last whole part and gives it a tail.
 fn finish(file: &File, path: &str) -> io::Result<Option<Row>> {
     let Some(whole) = Whole::written(file)? else { return Ok(None) };
-    if file.metadata()?.len() > whole.bytes {
+    let length = file.metadata()?.len();
+    // Whole but for some bytes: its CRC goes on telling that they are not what was written.
+    if tail(file)?.is_some_and(|(_, size)| whole.bytes + size == length) {
+        return Ok(Some(row(path, &whole.head, whole.end_90k, length)));
+    }
+    if length > whole.bytes {
         tracing::info!("{path}: cut behind its last whole part");
         file.set_len(whole.bytes)?;
     }
@@ -193,6 +245,15 @@ fn row(path: &str, head: &Head, end_90k: i64, bytes: u64) -> Row {
 
 /// CRC-32 of the file's first `bytes`.
 pub(super) fn crc(file: &File, bytes: u64) -> io::Result<crc32fast::Hasher> {
+    crc_of(file, bytes, &mut |_| ())
+}
+
+/// The same; `progress` is told how many have been read.
+pub(super) fn crc_of(
+    file: &File,
+    bytes: u64,
+    progress: &mut dyn FnMut(u64),
+) -> io::Result<crc32fast::Hasher> {
     let (mut crc, mut at) = (crc32fast::Hasher::new(), 0);
     let mut buffer = vec![0; 1 << 20];
     while at < bytes {
@@ -203,6 +264,7 @@ pub(super) fn crc(file: &File, bytes: u64) -> io::Result<crc32fast::Hasher> {
         }
         crc.update(&buffer[..filled]);
         at += filled as u64;
+        progress(at);
     }
     Ok(crc)
 }
@@ -385,6 +447,20 @@ pub(super) fn head(file: &File) -> io::Result<Option<Head>> {
     let mut start = vec![0; HEAD];
     let filled = read_up_to(file, &mut start, 0)?;
     Ok(Head::parse(&start[..filled]))
+}
+
+/// Every `.mp4` in the place of a segment, below `recordings`.
+pub(super) fn files(recordings: &Path) -> Result<Vec<String>, RecordError> {
+    let mut found = Vec::new();
+    for camera in folders(recordings)? {
+        for day in folders(&recordings.join(&camera))? {
+            let names = entries(&recordings.join(&camera).join(&day))?;
+            let names = names.into_iter().filter(|name| name.ends_with(".mp4"));
+            found.extend(names.map(|name| format!("{camera}/{day}/{name}")));
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 fn folders(path: &Path) -> Result<Vec<String>, RecordError> {

@@ -69,6 +69,8 @@ struct Slot {
     /// Whether new footage goes there.
     takes: bool,
     volume: ArcSwapOption<Volume>,
+    /// It was lost: its index may be broken.
+    suspect: AtomicBool,
 }
 
 impl Ring {
@@ -88,7 +90,12 @@ impl Ring {
         owner::make_folders(data, 0o750).map_err(RecordError::io(data))?;
         let lock = Arc::new(Lock::take(data)?);
         let slots: Vec<Slot> = (volumes(data, &settings).into_iter())
-            .map(|(config, takes)| Slot { config, takes, volume: ArcSwapOption::empty() })
+            .map(|(config, takes)| Slot {
+                config,
+                takes,
+                volume: ArcSwapOption::empty(),
+                suspect: AtomicBool::new(false),
+            })
             .collect();
         let inner = Arc::new(Inner {
             data: data.to_owned(),
@@ -161,6 +168,16 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether every volume knows of some evidence: an index that was made anew knows of none.
+    pub fn has_pins(&self) -> Result<bool, RecordError> {
+        for volume in self.inner.volumes() {
+            if !volume.shelf.index.has_pins()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether writers and keepers make progress: a disk that hangs for long is not waited for in silence.
     pub fn is_responsive(&self) -> bool {
         self.inner.volumes().all(|volume| volume.is_responsive())
@@ -221,6 +238,7 @@ impl Inner {
                 self.settings.load_full(),
                 self.clock.clone(),
                 self.health.clone(),
+                slot.suspect.load(Ordering::Relaxed),
                 lock.clone(),
             )
         });
@@ -228,6 +246,7 @@ impl Inner {
             Ok(volume) => {
                 self.archive.put(at, Some(volume.shelf.clone()));
                 slot.volume.store(Some(volume));
+                slot.suspect.store(false, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
@@ -254,6 +273,7 @@ impl Inner {
                     Some(volume) if volume.is_lost() => {
                         tracing::error!("{}: lost; it is opened anew", alarms::subject(&slot.config.name));
                         slot.volume.store(None);
+                        slot.suspect.store(true, Ordering::Relaxed);
                         self.archive.put(at, None);
                         volume.close();
                         if !volume.wait_closed(Instant::now() + ENDS_WITHIN) {

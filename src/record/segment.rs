@@ -50,11 +50,12 @@ impl Segment {
         feed: Feed,
         part: &Part,
         offset_90k: i64,
+        clock_error: Option<f64>,
     ) -> io::Result<Arc<Segment>> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, "the part is none of the packager's");
         let origin_90k = part.decode_90k().ok_or_else(bad)?;
         let (file, path) = new_file(recordings, camera, feed, part.start_90k)?;
-        let head = part.init.for_file(camera, super::stream(feed), origin_90k, part.start_90k);
+        let head = part.init.for_file(camera, super::stream(feed), origin_90k, part.start_90k, clock_error);
         let row = Row {
             camera: camera.to_owned(),
             stream: super::stream(feed).to_owned(),

@@ -71,8 +71,8 @@ enum State {
 }
 
 impl Volume {
-    /// Opens (and recovers) the recordings and the index of the volume, and starts the threads. `closed` is dropped when
-    /// the last of them has ended.
+    /// Opens (and recovers) the recordings and the index of the volume, and starts the threads. An index that is `suspect`
+    /// is read through first. `closed` is dropped when the last of the threads has ended.
     pub(super) fn open(
         config: config::Volume,
         place: Place,
@@ -80,18 +80,27 @@ impl Volume {
         settings: Arc<config::Record>,
         clock: Arc<dyn Clock>,
         health: Health,
+        suspect: bool,
         closed: impl Send + 'static,
     ) -> Result<Arc<Volume>, RecordError> {
         let (recordings, index) = places(&config.path);
         owner::make_folders(&recordings, 0o750).map_err(RecordError::io(&recordings))?;
-        let (index, damaged) = Index::open(&index)?;
+        let (index, damaged) = Index::open(&index, suspect)?;
+        let is_new = index.clock()?.is_none();
+        let newest = recovery::recover(&recordings, &index, &mut |_| ())?;
         if let Some(aside) = damaged {
             tracing::error!(
-                "the index was damaged: it is rebuilt from the recordings, without the pins; see {}",
+                "the index was damaged and is rebuilt from the recordings; see {}",
                 aside.display()
             );
+            if let Err(error) = index.carry(&aside) {
+                tracing::error!("{}: {error}; what only it knew is lost", aside.display());
+            }
         }
-        let newest = recovery::recover(&recordings, &index)?;
+        // Where there are more volumes another may have what is missing here.
+        if is_new && totals.all.len() == 1 {
+            recovery::note_holes(&[&index])?;
+        }
         let clock = RingClock::resume(clock, index.clock()?, newest);
         index.put_clock(clock.now_90k(), clock.wall_90k())?;
         totals.set(index.total_bytes());

@@ -321,7 +321,10 @@ impl Writer<'_> {
     fn create(&self, key: &Key, part: &Part) -> io::Result<Arc<Segment>> {
         self.volume.is_there()?;
         let offset = self.volume.clock.offset_90k();
-        Segment::create(&self.volume.shelf.recordings, &key.0, key.1, part, offset)
+        let metrics = &self.volume.health.metrics;
+        let error = metrics.camera_clock_error_seconds.get(&CameraLabel::new(&*key.0));
+        let error = error.map(|gauge| gauge.get());
+        Segment::create(&self.volume.shelf.recordings, &key.0, key.1, part, offset, error)
     }
 
     fn opened(&mut self, key: &Key, state: &mut State, segment: Arc<Segment>, part: &Part) {

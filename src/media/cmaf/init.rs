@@ -47,7 +47,14 @@ impl Init {
     /// The init segment of a file whose parts are rebased to `origin_90k` and whose first picture is at `start_90k`: an
     /// edit list makes players start it at zero, and a `uuid` box names the camera and the UTC anchor, so that the
     /// file describes itself.
-    pub fn for_file(&self, camera: &str, stream: &str, origin_90k: i64, start_90k: i64) -> Bytes {
+    pub fn for_file(
+        &self,
+        camera: &str,
+        stream: &str,
+        origin_90k: i64,
+        start_90k: i64,
+        camera_clock_error_seconds: Option<f64>,
+    ) -> Bytes {
         let edit = (start_90k - origin_90k).max(0);
         let mut b = write(&self.video, self.audio.as_deref(), Some(edit));
         let about = About {
@@ -58,6 +65,7 @@ impl Init {
             start_90k,
             origin_90k,
             codec: self.video.rfc6381.clone(),
+            camera_clock_error_seconds,
         };
         about.write(&mut b);
         b.0.into()

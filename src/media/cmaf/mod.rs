@@ -53,6 +53,9 @@ pub struct About {
     pub origin_90k: i64,
     /// RFC 6381.
     pub codec: String,
+    /// The camera's clock minus the box's, as it was known then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub camera_clock_error_seconds: Option<f64>,
 }
 
 /// One `moof` + `mdat`, as a header and slices of the samples' own bytes.

@@ -182,7 +182,7 @@ fn write(path: &Path, head: &[u8], parts: &[Part]) {
 fn write_file(path: &Path, parts: &[Part]) {
     let origin = parts[0].decode_90k().unwrap();
     let rebased = |part: &Part| Part { header: part.rebased(origin).unwrap(), ..part.clone() };
-    let head = parts[0].init.for_file("gate", "main", origin, parts[0].start_90k);
+    let head = parts[0].init.for_file("gate", "main", origin, parts[0].start_90k, None);
     write(path, &head, &parts.iter().map(rebased).collect::<Vec<_>>());
 }
 
@@ -310,7 +310,7 @@ fn h265_with_open_gops() {
     let clip =
         encode(folder.path(), "c.mp4", "-an -c:v libx265 -x265-params log-level=error:keyint=30 -tag:v hvc1");
     let parts = holds_up(&clip, folder.path());
-    let head = Head::parse(&parts[0].init.for_file("gate", "main", 0, 0)).unwrap();
+    let head = Head::parse(&parts[0].init.for_file("gate", "main", 0, 0, None)).unwrap();
     let sets: Vec<u8> = (parts[0].init.video.parameter_sets.iter())
         .filter(|set| (32..35).contains(&(set[0] >> 1)))
         .flat_map(|set| [&(set.len() as u32).to_be_bytes()[..], set].concat())
@@ -434,7 +434,7 @@ fn a_file_is_read_back() {
     let mut packager = Packager::new(1, 0, None);
     let parts: Vec<_> = (0..100).filter_map(|at| packager.push(&unit(at, at % 25 == 0, &video))).collect();
     let first = parts.iter().filter(|part| part.independent).nth(1).unwrap();
-    let bytes = first.init.for_file("gate", "main", EPOCH_90K, first.start_90k);
+    let bytes = first.init.for_file("gate", "main", EPOCH_90K, first.start_90k, None);
     let head = Head::parse(&bytes).unwrap();
     assert_eq!(head.size(), bytes.len());
     assert_eq!((head.about.camera.as_str(), head.about.start_90k), ("gate", first.start_90k));
@@ -457,7 +457,7 @@ fn times_that_nobody_recorded_are_not_believed() {
     let video = params(320);
     let mut packager = Packager::new(1, 0, None);
     let part = (0..30).find_map(|at| packager.push(&unit(at, at == 0, &video))).unwrap();
-    assert!(Head::parse(&part.init.for_file("gate", "main", 1 << 60, 1 << 60)).is_none());
+    assert!(Head::parse(&part.init.for_file("gate", "main", 1 << 60, 1 << 60, None)).is_none());
     let mut fragment = Fragment::parse(&part.header).unwrap();
     fragment.shift(i64::MAX, 0);
     fragment.shift(i64::MAX, 0);
@@ -471,7 +471,7 @@ proptest::proptest! {
         let video = params(320);
         let mut packager = Packager::new(1, 0, None);
         let part = (0..30).find_map(|at| packager.push(&unit(at, at == 0, &video))).unwrap();
-        let mut head = part.init.for_file("gate", "main", 0, part.start_90k).to_vec();
+        let mut head = part.init.for_file("gate", "main", 0, part.start_90k, None).to_vec();
         let mut header = part.header.to_vec();
         let (in_head, in_header) = (at % head.len(), at % header.len());
         head[in_head] = value;
