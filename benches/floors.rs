@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::event::epoll;
+
 use super::rig::{Process, Rig, Simulator};
 
 /// Starts this program again as one of the floors.
@@ -23,7 +25,7 @@ pub fn run_as_child(arguments: &[String]) -> bool {
     match words.as_slice() {
         ["floor-recorder", address, cameras, folder] => {
             let address = address.parse().expect("an address");
-            record(address, cameras.parse().expect("a number"), Path::new(folder));
+            record(address, cameras.parse().expect("a number"), Path::new(folder)).expect("a recorder");
         }
         ["floor-sender", readers, rate] => {
             send(readers.parse().expect("a number"), rate.parse().expect("a number"));
@@ -33,7 +35,8 @@ pub fn run_as_child(arguments: &[String]) -> bool {
     true
 }
 
-/// A recorder that reads each camera's socket and writes the bytes to a file as they are.
+/// A recorder that reads the cameras' sockets and writes the bytes to files as they are: one thread, which waits for all
+/// of them at once.
 pub fn recorder(rig: &Rig, cameras: &Simulator) -> Process {
     let folder = rig.path("floor");
     std::fs::create_dir_all(&folder).expect("a folder");
@@ -41,31 +44,35 @@ pub fn recorder(rig: &Rig, cameras: &Simulator) -> Process {
     child(&["floor-recorder".into(), address, count, folder.display().to_string()])
 }
 
-fn record(address: SocketAddr, cameras: usize, folder: &Path) {
-    let threads: Vec<_> = (0..cameras)
-        .map(|camera| {
-            let path = folder.join(camera.to_string());
-            std::thread::spawn(move || -> std::io::Result<()> {
-                let mut stream = play(address, &format!("camera-{camera}"))?;
-                let mut file = std::fs::File::create(path)?;
-                let mut buffer = vec![0; 64 << 10];
-                let mut filled = 0;
-                loop {
-                    let read = stream.read(&mut buffer[filled..])?;
-                    filled += read;
-                    if filled > 48 << 10 || read == 0 {
-                        file.write_all(&buffer[..filled])?;
-                        filled = 0;
-                    }
-                    if read == 0 {
-                        return Ok(());
-                    }
-                }
-            })
-        })
-        .collect();
-    for thread in threads {
-        let _ = thread.join();
+/// One write is so long.
+const WRITE: usize = 64 << 10;
+
+fn record(address: SocketAddr, cameras: usize, folder: &Path) -> std::io::Result<()> {
+    let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut open = Vec::new();
+    for camera in 0..cameras {
+        let stream = play(address, &format!("camera-{camera}"))?;
+        stream.set_nonblocking(true)?;
+        let data = epoll::EventData::new_u64(camera as u64);
+        epoll::add(&poll, &stream, data, epoll::EventFlags::IN)?;
+        let file = std::fs::File::create(folder.join(camera.to_string()))?;
+        open.push((stream, file, vec![0; 2 * WRITE], 0));
+    }
+    let mut events = Vec::with_capacity(cameras);
+    loop {
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in events.drain(..) {
+            let (stream, file, buffer, filled) = &mut open[event.data.u64() as usize];
+            let read = stream.read(&mut buffer[*filled..])?;
+            if read == 0 {
+                return Ok(());
+            }
+            *filled += read;
+            if *filled >= WRITE {
+                file.write_all(&buffer[..*filled])?;
+                *filled = 0;
+            }
+        }
     }
 }
 

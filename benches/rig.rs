@@ -1,5 +1,6 @@
 //! What is measured: simulated cameras and a daemon as processes, and their processor time and memory.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -33,6 +34,11 @@ impl Rig {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// The daemon's data folder; gone with the daemon.
+    pub fn data(&self) -> PathBuf {
+        self.path("data")
     }
 
     pub fn full_hd(&self) -> PathBuf {
@@ -91,16 +97,12 @@ pub struct Daemon {
     rtsp: SocketAddr,
     token: String,
     data: PathBuf,
+    started: Duration,
 }
 
 impl Daemon {
     pub fn start(rig: &Rig, cameras: &Simulator, scene: &str, sections: &str) -> Daemon {
-        let (http, rtsp) = (free_address(), free_address());
-        let data = rig.path("data");
-        let mut text = format!(
-            "data = {data:?}\n[box]\npublic_url = \"http://{http}\"\n[api]\nlisten = \"{http}\"\n\
-             [rtsp]\nlisten = \"{rtsp}\"\n[auth]\nanonymous = \"viewer\"\n{sections}\n"
-        );
+        let mut text = format!("{sections}\n");
         for camera in 0..cameras.cameras {
             text +=
                 &format!("[cameras.camera-{camera}]\nurl = \"rtsp://{}/camera-{camera}\"\n", cameras.address);
@@ -108,21 +110,38 @@ impl Daemon {
                 text += &format!("scene = \"{scene}\"\n");
             }
         }
+        Daemon::run(rig, &text)
+    }
+
+    /// With these sections beside those that every configuration here has.
+    pub fn run(rig: &Rig, sections: &str) -> Daemon {
+        let (http, rtsp) = (free_address(), free_address());
+        let data = rig.data();
+        let text = format!(
+            "data = {data:?}\n[box]\npublic_url = \"http://{http}\"\n[api]\nlisten = \"{http}\"\n\
+             [rtsp]\nlisten = \"{rtsp}\"\n[auth]\nanonymous = \"viewer\"\n{sections}\n"
+        );
         let file = rig.path("liuta.toml");
         std::fs::write(&file, text).expect("a configuration");
         let liuta = env!("CARGO_BIN_EXE_liuta");
         let mut command = Command::new(liuta);
         command.args(["run", "--config"]).arg(&file).env("LIUTA_LOG", "error").stdin(Stdio::null());
-        let process = Process(command.spawn().expect("liuta run"));
         let began = Instant::now();
+        let process = Process(command.spawn().expect("liuta run"));
         while TcpStream::connect(http).is_err() {
             assert!(began.elapsed() < PATIENCE, "the daemon does not listen");
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let started = began.elapsed();
         let token =
             Command::new(liuta).args(["token", "create", "--role", "admin", "--config"]).arg(&file).output();
         let token = String::from_utf8(token.expect("liuta token").stdout).expect("a token");
-        Daemon { process, http, rtsp, token: token.trim().to_owned(), data }
+        Daemon { process, http, rtsp, token: token.trim().to_owned(), data, started }
+    }
+
+    /// From its start until it listened.
+    pub fn started(&self) -> Duration {
+        self.started
     }
 
     pub fn pid(&self) -> u32 {
@@ -149,20 +168,54 @@ impl Daemon {
     }
 
     fn get(&self, path: &str) -> String {
-        let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(self.http)?;
-            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-            write!(
-                stream,
-                "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
-                self.http, self.token
-            )?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        let answer = ask().unwrap_or_else(|error| panic!("{path}: {error}"));
+        let mut answer = String::new();
+        let read = self.ask(path).and_then(|mut stream| stream.read_to_string(&mut answer));
+        read.unwrap_or_else(|error| panic!("{path}: {error}"));
         answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+    }
+
+    /// Asks, and leaves the answer to be read.
+    fn ask(&self, path: &str) -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(
+            stream,
+            "GET {path} HTTP/1.0\r\nHost: {}\r\nAuthorization: Bearer {}\r\nConnection: close\r\n\r\n",
+            self.http, self.token
+        )?;
+        Ok(stream)
+    }
+
+    /// Milliseconds until the first byte of the answer's body is here; nobody reads the rest.
+    pub fn first_byte_ms(&self, path: &str) -> f64 {
+        let began = Instant::now();
+        let first = || -> std::io::Result<f64> {
+            let mut stream = self.ask(path)?;
+            let (mut head, mut block) = (Vec::new(), [0; 4096]);
+            loop {
+                let read = stream.read(&mut block)?;
+                head.extend_from_slice(&block[..read]);
+                let body = head.windows(4).position(|end| end == b"\r\n\r\n").map(|at| at + 4);
+                if read == 0 || body.is_some_and(|body| head.len() > body) {
+                    let ms = began.elapsed().as_secs_f64() * 1000.0;
+                    let whole = head.starts_with(b"HTTP/1.0 200") && read > 0;
+                    return if whole {
+                        Ok(ms)
+                    } else {
+                        Err(std::io::Error::other(String::from_utf8_lossy(&head)))
+                    };
+                }
+            }
+        };
+        first().unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Milliseconds until the whole answer is here.
+    pub fn answer_ms(&self, path: &str) -> f64 {
+        let began = Instant::now();
+        let answer = self.get(path);
+        assert!(!answer.is_empty(), "{path}: nothing");
+        began.elapsed().as_secs_f64() * 1000.0
     }
 
     /// Sum of a metric over all labels.
@@ -230,20 +283,49 @@ impl Desk {
     }
 }
 
-/// Processor seconds that a process has used.
-fn cpu(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(f64::NAN);
-    // utime and stime, in USER_HZ, which is 100 on every Linux (proc(5)).
-    (ticks(11) + ticks(12)) / 100.0
+/// Processor time of a process up to a moment, by its threads.
+struct Used(HashMap<u64, u64>);
+
+impl Used {
+    /// In nanoseconds: the ticks of `/proc/PID/stat` are too coarse for what a camera takes (proc_pid_schedstat(5)).
+    fn by(pid: u32) -> Used {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let of = |path: PathBuf| {
+            let text = std::fs::read_to_string(path.join("schedstat")).ok()?;
+            Some((path.file_name()?.to_str()?.parse().ok()?, text.split(' ').next()?.parse().ok()?))
+        };
+        Used(threads.filter_map(|thread| of(thread.path())).collect())
+    }
+
+    /// Seconds since `before`. What a thread took that has ended in between is lost: here none of weight does.
+    fn since(&self, before: &Used) -> f64 {
+        let spent = |(thread, now): (&u64, &u64)| now - before.0.get(thread).unwrap_or(&0);
+        self.0.iter().map(spent).sum::<u64>() as f64 / 1e9
+    }
 }
 
-/// Processor seconds that a process uses within a stretch of time.
-pub fn cpu_over(pid: u32, window: Duration) -> f64 {
-    let before = cpu(pid);
+/// Processor seconds that processes use within the same stretch of time.
+pub fn cpu_over<const N: usize>(pids: [u32; N], window: Duration) -> [f64; N] {
+    let before = pids.map(Used::by);
     std::thread::sleep(window);
-    cpu(pid) - before
+    let after = pids.map(Used::by);
+    std::array::from_fn(|at| after[at].since(&before[at]))
+}
+
+/// Bytes that a process has read and written, sockets and files together (proc_pid_io(5)).
+pub struct Transferred {
+    pub read: f64,
+    pub written: f64,
+}
+
+pub fn transferred(pid: u32) -> Transferred {
+    let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let count = |name: &str| {
+        let line =
+            io.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse::<f64>().ok());
+        line.unwrap_or(f64::NAN)
+    };
+    Transferred { read: count("rchar"), written: count("wchar") }
 }
 
 /// Resident bytes.

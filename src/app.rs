@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, Links};
 use crate::analysis::{self, Analysis};
 use crate::api;
-use crate::camera::Camera;
+use crate::camera::{Camera, Ingest};
 use crate::config::loaded::Loaded;
 use crate::config::plan::Plan;
 use crate::config::{self, Config, Id};
@@ -109,6 +109,7 @@ struct App {
     channels: Arc<Channels>,
     events: Arc<Events>,
     budget: Arc<Budget>,
+    ingest: Ingest,
     cameras: BTreeMap<Id, Camera>,
     store: Arc<Store>,
     ring: Arc<Ring>,
@@ -200,6 +201,8 @@ impl App {
             tokio::spawn(feed_watchdog(ring.clone(), store.clone())),
         ];
         chores.extend(tls.clone().map(|tls| tokio::spawn(tls.keep_fresh())));
+        let budget = Budget::new(LIVE_BYTES);
+        let ingest = Ingest::start(budget.clone()).context("no thread that receives cameras")?;
         let mut app = App {
             file: file.to_owned(),
             settings,
@@ -207,7 +210,8 @@ impl App {
             streams,
             channels,
             events,
-            budget: Budget::new(LIVE_BYTES),
+            budget,
+            ingest,
             cameras: BTreeMap::new(),
             store,
             ring,
@@ -263,7 +267,8 @@ impl App {
     }
 
     fn start_camera(&mut self, config: Arc<config::Camera>) {
-        let camera = Camera::start(config.clone(), self.ring.clone(), &self.budget, self.health.clone());
+        let camera =
+            Camera::start(config.clone(), &self.ingest, &self.ring, &self.budget, self.health.clone());
         self.streams.insert(&*config.id, camera.main.clone());
         if let Some(sub) = &camera.sub {
             self.streams.insert(format!("{}/sub", config.id), sub.clone());

@@ -94,6 +94,9 @@ impl Health {
         let label = CameraLabel::new(id);
         self.metrics.camera_up.remove(&label);
         self.metrics.camera_clock_error_seconds.remove(&label);
+        for stream in ["main", "sub"] {
+            self.metrics.live_ring_bytes.remove(&CameraStream::new(id, stream));
+        }
         self.metrics.record_completeness.remove(&label);
         for subject in ["camera", "vision"] {
             self.remove(&format!("{subject}/{id}"));
@@ -139,6 +142,7 @@ labels! {
     CameraCause { camera, cause }
     CameraClass { camera, class }
     CameraKind { camera, kind }
+    CameraStream { camera, stream }
     Decoder { camera, decoder, profile }
     Cause { cause }
     Sandbox { landlock, seccomp }
@@ -158,6 +162,7 @@ pub struct Metrics {
     pub camera_up: Family<CameraLabel, Gauge>,
     pub camera_sessions: Family<CameraLabel, Counter>,
     pub camera_clock_error_seconds: Family<CameraLabel, Gauge<f64, AtomicU64>>,
+    pub live_ring_bytes: Family<CameraStream, Gauge>,
     pub recorded_access_units: Family<CameraLabel, Counter>,
     pub recorded_bytes: Family<CameraLabel, Counter>,
     pub gap_seconds: SecondsCounter<CameraCause>,
@@ -195,6 +200,7 @@ impl Default for Metrics {
             camera_up: Family::default(), "1 while the camera's main stream delivers pictures";
             camera_sessions: Family::default(), "RTSP sessions that delivered a picture";
             camera_clock_error_seconds: Family::default(), "Camera clock minus box clock, from RTCP sender reports";
+            live_ring_bytes: Family::default(), "Bytes of recent pictures and sound that are held for readers";
             recorded_access_units: Family::default(), "Access units written to disk";
             recorded_bytes: Family::default(), "Bytes written to disk";
             gap_seconds: Family::default(), "Seconds without recording, by cause";

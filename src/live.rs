@@ -44,17 +44,28 @@ pub struct Budget {
     total: usize,
     used: AtomicUsize,
     streams: AtomicUsize,
+    cursors: AtomicUsize,
 }
 
 impl Budget {
     pub fn new(total: usize) -> Arc<Budget> {
-        Arc::new(Budget { total, used: AtomicUsize::new(0), streams: AtomicUsize::new(0) })
+        Arc::new(Budget {
+            total,
+            used: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            cursors: AtomicUsize::new(0),
+        })
     }
 
     /// What one stream may keep at most, while all together keep too much.
     fn fair_share(&self) -> Option<usize> {
         let exceeded = self.used.load(Ordering::Relaxed) > self.total;
         exceeded.then(|| self.total / self.streams.load(Ordering::Relaxed).max(1))
+    }
+
+    /// Whether a cursor stands in any of the streams.
+    pub fn has_readers(&self) -> bool {
+        self.cursors.load(Ordering::Relaxed) > 0
     }
 
     /// One stream's share goes from `from` to `to` bytes.
@@ -228,6 +239,7 @@ impl Cursor {
 impl Drop for Cursor {
     fn drop(&mut self) {
         self.stream.lock().cursors -= 1;
+        self.stream.budget.cursors.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -321,6 +333,10 @@ impl Ring {
 
     /// Drops the oldest parts while `too_much`, never those of the newest `segments` that began.
     fn drop_parts(&mut self, segments: usize, too_much: impl Fn(usize, &Part) -> bool) {
+        // Mostly there is nothing to do, which need not be found out by counting.
+        if !self.parts.front().is_some_and(|oldest| too_much(self.part_bytes, &oldest.part)) {
+            return;
+        }
         let independent = self.parts.iter().enumerate().rev().filter(|(_, placed)| placed.part.independent);
         let mut spare = independent.take(segments).last().map_or(0, |(at, _)| at);
         while spare > 0 {
@@ -483,6 +499,11 @@ impl LiveStream {
         self.signal();
     }
 
+    /// Bytes of samples and parts that are held now.
+    pub fn held(&self) -> usize {
+        self.lock().held()
+    }
+
     /// The cursors have ended, and so should whoever waits on [`subscribe`](Self::subscribe).
     pub fn is_closed(&self) -> bool {
         self.lock().closed
@@ -519,6 +540,7 @@ impl LiveStream {
             ring.packetised = ring.packetised.max(ring.rap.unwrap_or(ring.first));
         }
         ring.cursors += 1;
+        self.budget.cursors.fetch_add(1, Ordering::Relaxed);
         let at = ring.rap;
         drop(ring);
         Cursor { stream: self.clone(), at, expected: None, pushes: self.pushes.subscribe() }

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cameras::{GstCamera, mount};
-use liuta::camera::Camera;
 use liuta::camera::source::{MEDIA_DEADLINE, Session, SessionError, Target};
+use liuta::camera::{Camera, Ingest};
 use liuta::config::reach::Reach;
 use liuta::config::{Credentials, Secret, Transport};
 use liuta::health::Health;
@@ -330,7 +330,9 @@ fn record(camera: liuta::config::Camera) -> Recorded {
     };
     let health = Health::default();
     let ring = Ring::open(data.path(), settings, health.clone()).unwrap();
-    let camera = Camera::start(Arc::new(camera), ring.clone(), &Budget::new(256 << 20), health.clone());
+    let budget = Budget::new(256 << 20);
+    let ingest = Ingest::start(budget.clone()).unwrap();
+    let camera = Camera::start(Arc::new(camera), &ingest, &ring, &budget, health.clone());
     Recorded { ring, health, camera, _data: data }
 }
 

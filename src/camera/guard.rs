@@ -4,8 +4,8 @@
 //! notes of every NAL unit in it. The guard bounds all of that from outside, on the same task and without touching
 //! the data:
 //!
-//! * It polls the library with a small ration of tokio's cooperative budget, so that one poll makes at most [`READS`]
-//!   reads from a socket. Between two polls deadlines are looked at, and other tasks run.
+//! * It polls the library with a small ration of tokio's cooperative budget, so that a turn of the task makes at most
+//!   [`READS`] reads from a socket. Between two turns deadlines are looked at, and other tasks run.
 //! * It measures what the library has allocated within its polls and not freed ([`super::alloc`]): what it hoards.
 //!
 //! Past a limit the step ends with a [`Breach`]; dropping the session frees everything.
@@ -13,11 +13,12 @@
 //! What does not belong here: what the bytes mean.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::coop;
+use tokio::time::{Instant, Sleep};
 
 use super::alloc::net_of_thread;
 
@@ -32,8 +33,9 @@ const PLAYING_LIMIT: i64 = 6 << 20;
 /// From one picture to the next, less than this is not growth but bookkeeping, such as memory freed elsewhere.
 const NOISE: i64 = 32 << 10;
 
-/// Socket reads within one poll.
-const READS: u8 = 1;
+/// What a turn may ask of a socket: a picture that came takes one read, one that finds nothing more, and the wait for
+/// the next. With less, each picture would take the task several turns.
+const READS: u8 = 3;
 
 /// What a task may do before tokio makes it yield (tokio's `coop`).
 const TASK_BUDGET: u8 = 128;
@@ -54,11 +56,14 @@ pub struct Guard {
     grown: i64,
     /// What it has kept since.
     pending: i64,
+    /// When the running step must have ended. One for all steps: most end long before, and a timer that is only moved
+    /// costs next to nothing.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Default for Guard {
     fn default() -> Guard {
-        Guard { limit: HANDSHAKE_LIMIT, grown: 0, pending: 0 }
+        Guard { limit: HANDSHAKE_LIMIT, grown: 0, pending: 0, deadline: None }
     }
 }
 
@@ -77,23 +82,33 @@ impl Guard {
         self.pending = 0;
     }
 
-    /// Runs one step of the session to its end, or to the breach of a limit.
-    pub async fn watch<F: Future>(&mut self, within: Duration, step: F) -> Result<F::Output, Breach> {
+    /// Runs one step of the session to its end, or to the breach of a limit: of memory, or of the time `within` which
+    /// it must end, counted from `since`.
+    pub async fn watch<F: Future>(
+        &mut self,
+        since: Instant,
+        within: Duration,
+        step: F,
+    ) -> Result<F::Output, Breach> {
         let mut step = pin!(step);
-        let mut deadline = pin!(tokio::time::sleep(within));
+        let until = since + within;
+        let Guard { limit, grown, pending, deadline } = self;
+        let deadline = deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if deadline.deadline() != until {
+            deadline.as_mut().reset(until);
+        }
         poll_fn(|cx| {
-            // A timer rounds up, and a flood must not slip through in every last millisecond.
-            if within.is_zero() || deadline.as_mut().poll(cx).is_ready() {
+            if deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Breach::Silent(within)));
             }
             ready!(ration(cx));
             let before = net_of_thread();
             let polled = step.as_mut().poll(cx);
-            self.pending += net_of_thread() - before;
+            *pending += net_of_thread() - before;
             match polled {
                 Poll::Ready(output) => Poll::Ready(Ok(output)),
-                Poll::Pending if self.grown + self.pending > self.limit => {
-                    Poll::Ready(Err(Breach::Flood(self.grown + self.pending)))
+                Poll::Pending if *grown + *pending > *limit => {
+                    Poll::Ready(Err(Breach::Flood(*grown + *pending)))
                 }
                 Poll::Pending => Poll::Pending,
             }
@@ -102,9 +117,21 @@ impl Guard {
     }
 }
 
-/// Leaves the task so much of its budget that [`READS`] socket reads succeed before it must yield.
+/// Leaves the task at most [`READS`] of its budget before it must yield.
 fn ration(cx: &mut Context<'_>) -> Poll<()> {
-    for _ in READS..TASK_BUDGET {
+    let first = ready!(coop::poll_proceed(cx));
+    let mut taken = 1;
+    while taken <= READS && coop::has_budget_remaining() {
+        ready!(coop::poll_proceed(cx)).made_progress();
+        taken += 1;
+    }
+    if taken <= READS {
+        // No more was left: an earlier step has had this turn rationed. What was taken to find out is given back.
+        drop(first);
+        return Poll::Ready(());
+    }
+    first.made_progress();
+    for _ in taken..TASK_BUDGET - READS {
         ready!(coop::poll_proceed(cx)).made_progress();
     }
     Poll::Ready(())
@@ -128,7 +155,7 @@ mod tests {
         });
         let mut hoard = Vec::new();
         let outcome = Guard::default()
-            .watch(Duration::from_secs(20), async {
+            .watch(Instant::now(), Duration::from_secs(20), async {
                 let mut socket = TcpStream::connect(peer).await.unwrap();
                 while socket.read_buf(&mut hoard).await.unwrap() > 0 {}
             })
@@ -153,7 +180,14 @@ mod tests {
 
     #[tokio::test]
     async fn silence_ends_at_the_deadline() {
-        let outcome = Guard::default().watch(Duration::from_millis(50), std::future::pending::<()>()).await;
-        assert_eq!(outcome, Err(Breach::Silent(Duration::from_millis(50))));
+        const WITHIN: Duration = Duration::from_millis(50);
+        let mut guard = Guard::default();
+        let began = Instant::now();
+        for _ in 0..2 {
+            let outcome = guard.watch(began, WITHIN, std::future::pending::<()>()).await;
+            assert_eq!(outcome, Err(Breach::Silent(WITHIN)));
+        }
+        // The next step has its own.
+        assert_eq!(guard.watch(Instant::now(), WITHIN, async { 1 }).await, Ok(1));
     }
 }

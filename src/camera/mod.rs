@@ -1,18 +1,20 @@
 //! One camera's whole way: connect, receive, and hand each picture to the live ring, the recorder and the looks.
 //!
-//! Read [`Way::session`] first. A [`Camera`] has one way for its main and one for its sub stream. Each is a task that
-//! runs session after session: [`source`] is one RTSP session, [`retry`] the time between two, [`guard`] what a
-//! hostile camera may cost, and [`trial`] one session of a camera that is not configured yet.
+//! Read [`Way::session`] first. A [`Camera`] has one way for its main and one for its sub stream. Each is a task on the
+//! thread of [`ingest`] that runs session after session: [`source`] is one RTSP session, [`retry`] the time between two,
+//! [`guard`] what a hostile camera may cost, and [`trial`] one session of a camera that is not configured yet.
 //!
 //! What does not belong here: who watches a stream. Looks and readers take what they need from the live ring.
 
 mod alloc;
 pub mod guard;
+mod ingest;
 pub mod retry;
 pub mod source;
 pub mod trial;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,12 +22,13 @@ use futures::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config;
-use crate::health::{CameraLabel, Health, Severity};
+use crate::config::{self, Transport};
+use crate::health::{CameraLabel, CameraStream, Health, Severity};
 use crate::live::{Budget, LiveStream};
 use crate::media::cmaf::{Packager, Part};
 use crate::media::{Feed, Sample};
 use crate::record::{GapCause, Recorder, Ring};
+pub use ingest::Ingest;
 use retry::{Backoff, Password};
 use source::{Session, SessionError, Target};
 
@@ -40,13 +43,16 @@ pub struct Camera {
     pub sub: Option<Arc<LiveStream>>,
     tasks: JoinSet<()>,
     stop: DropGuard,
+    /// By UDP the kernel drops what of a large picture is not received at once.
+    _at_once: Option<Arc<()>>,
 }
 
 impl Camera {
-    /// Starts the supervisors of the main and the sub stream. Must be called within a tokio runtime.
+    /// Starts the supervisors of the main and the sub stream.
     pub fn start(
         config: Arc<config::Camera>,
-        ring: Arc<Ring>,
+        ingest: &Ingest,
+        ring: &Arc<Ring>,
         budget: &Arc<Budget>,
         health: Health,
     ) -> Camera {
@@ -73,12 +79,13 @@ impl Camera {
                 next_part: 0,
                 worked: false,
             };
-            tasks.spawn(way.run());
+            tasks.spawn_on(way.run(), &ingest.handle);
             live
         };
         let main = start(Feed::Main, &config.url, MAIN_CAP, recorder);
         let sub = config.sub_url.as_ref().map(|url| start(Feed::Sub, url, SUB_CAP, None));
-        Camera { config, main, sub, tasks, stop: stop.drop_guard() }
+        let at_once = (config.transport == Transport::Udp).then(|| ingest.at_once.clone());
+        Camera { config, main, sub, tasks, stop: stop.drop_guard(), _at_once: at_once }
     }
 
     /// Ends the sessions, gives the last part to the recorder and closes the streams; false when it took longer than
@@ -145,9 +152,10 @@ impl Way {
     async fn session(&mut self) -> Result<(), SessionError> {
         self.run += 1;
         let stop = self.stop.clone();
+        let mut stopped = pin!(stop.cancelled());
         let mut session = tokio::select! {
             biased;
-            () = stop.cancelled() => return Ok(()),
+            () = &mut stopped => return Ok(()),
             session = self.password.open(self.live.feed, &self.target, self.run, self.next_seq) => session?,
         };
         self.live.announce_audio(session.audio());
@@ -155,7 +163,7 @@ impl Way {
         let ended = loop {
             let sample = tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(()),
+                () = &mut stopped => break Ok(()),
                 sample = session.next() => match sample {
                     Ok(sample) => sample,
                     Err(error) => break Err(error),
@@ -180,6 +188,9 @@ impl Way {
             recorder.push(part.clone());
         }
         self.live.push_part(part);
+        let (stream, held) = (self.live.feed.as_str(), self.live.held() as i64);
+        let label = CameraStream::new(&*self.label.camera, stream);
+        self.health.metrics.live_ring_bytes.get_or_create(&label).set(held);
     }
 
     /// A sample came: with the first picture of a session the camera is up.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -15,6 +15,7 @@ use retina::client::{
     TcpTransportOptions, TeardownPolicy, UdpTransportOptions,
 };
 use retina::codec::{CodecItem, FrameFormat, ParametersRef, VideoParametersCodec};
+use tokio::time::Instant;
 use url::Url;
 
 use super::guard::{Breach, Guard};
@@ -157,7 +158,7 @@ impl Session {
             .creds(credentials)
             .user_agent(format!("liuta/{}", env!("CARGO_PKG_VERSION")))
             .teardown(TeardownPolicy::Never);
-        let describe = guard.watch(MEDIA_DEADLINE, Rtsp::describe(url, options)).await;
+        let describe = guard.watch(Instant::now(), MEDIA_DEADLINE, Rtsp::describe(url, options)).await;
         let mut rtsp = at.answered("DESCRIBE", describe)?;
 
         let streams = rtsp.streams();
@@ -180,9 +181,10 @@ impl Session {
                 Transport::Udp => retina::client::Transport::Udp(UdpTransportOptions::default()),
             })
         };
-        at.answered("SETUP", guard.watch(MEDIA_DEADLINE, rtsp.setup(video, setup())).await)?;
+        let set_up = guard.watch(Instant::now(), MEDIA_DEADLINE, rtsp.setup(video, setup())).await;
+        at.answered("SETUP", set_up)?;
         if let Some(track) = &audio {
-            match guard.watch(MEDIA_DEADLINE, rtsp.setup(track.stream, setup())).await {
+            match guard.watch(Instant::now(), MEDIA_DEADLINE, rtsp.setup(track.stream, setup())).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::info!("{peer}: goes on without audio: {}", brief(&error));
@@ -194,7 +196,7 @@ impl Session {
         guard.expect_pictures();
         // Times are laid on the box's clock; what a camera says of its own zero is not needed, and often missing.
         let play = PlayOptions::default().initial_timestamp(InitialTimestampPolicy::Ignore);
-        let play = guard.watch(MEDIA_DEADLINE, rtsp.play(play)).await;
+        let play = guard.watch(Instant::now(), MEDIA_DEADLINE, rtsp.play(play)).await;
         let stream = at.answered("PLAY", play)?.demuxed().map_err(|error| at.refused("PLAY", &error))?;
         let now = Instant::now();
         Ok(Session {
@@ -235,17 +237,12 @@ impl Session {
     /// The next sample. Every error ends the session.
     pub async fn next(&mut self) -> Result<Sample, SessionError> {
         loop {
-            let left = MEDIA_DEADLINE.saturating_sub(self.last_picture.elapsed());
-            let item = self.guard.watch(left, self.stream.next()).await;
+            let item = self.guard.watch(self.last_picture, MEDIA_DEADLINE, self.stream.next()).await;
             let item = match item {
                 Ok(Some(Ok(item))) => item,
                 Ok(Some(Err(error))) => return Err(self.protocol(brief(&error))),
                 Ok(None) => return Err(SessionError::Closed { peer: self.peer.clone() }),
                 Err(breach) => {
-                    let breach = match breach {
-                        Breach::Silent(_) => Breach::Silent(MEDIA_DEADLINE),
-                        flood => flood,
-                    };
                     return Err(SessionError::Breach { peer: self.peer.clone(), during: "playing", breach });
                 }
             };

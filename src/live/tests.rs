@@ -54,6 +54,20 @@ fn holds(stream: &LiveStream) -> Vec<u64> {
 }
 
 #[test]
+fn a_budget_knows_whether_somebody_reads() {
+    let budget = Budget::new(usize::MAX);
+    let streams = ["a", "b"].map(|id| LiveStream::within(&budget, id.into(), Feed::Main, 1 << 20));
+    assert!(!budget.has_readers());
+    let cursors = streams.each_ref().map(LiveStream::cursor);
+    assert!(budget.has_readers());
+    let [first, second] = cursors;
+    drop(first);
+    assert!(budget.has_readers());
+    drop(second);
+    assert!(!budget.has_readers());
+}
+
+#[test]
 fn the_cap_drops_what_lies_before_the_newest_rap_and_nothing_after() {
     let stream = stream(2_500);
     for seq in 0..10 {

@@ -32,6 +32,15 @@ pub enum Feed {
     Sub,
 }
 
+impl Feed {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Feed::Main => "main",
+            Feed::Sub => "sub",
+        }
+    }
+}
+
 /// All NAL units of one picture, as they travel before decoding.
 #[derive(Clone)]
 pub struct AccessUnit {

@@ -1,5 +1,6 @@
 //! The keeper thread: syncs what the writer wrote, seals segments, and removes the oldest ahead of need.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +27,9 @@ const LAST_RESERVE: u64 = 64 << 20;
 /// with its last reader): meanwhile free space says nothing.
 const SETTLES: Duration = Duration::from_secs(30);
 
+/// How often the kernel is told to write back what waits for a later sync.
+const WRITE_BACK_EVERY: Duration = Duration::from_secs(1);
+
 /// How often the clock is written down, and old gaps and pins are let go.
 const NOTE_EVERY: Duration = Duration::from_secs(15);
 
@@ -41,7 +45,11 @@ pub(super) fn run(volume: &Volume) {
         // Asked first: what the writer sealed before it ended is then seen below.
         let last = volume.writer_ended.load(Ordering::Acquire);
         *volume.kept() = Instant::now();
-        keeper.sync();
+        if last || keeper.synced.is_none_or(|at| at.elapsed() >= volume.sync_every()) {
+            keeper.sync();
+        } else {
+            volume.open_segments().iter().for_each(|segment| segment.start_write_back());
+        }
         volume.alarms.tick();
         if last {
             return;
@@ -58,12 +66,15 @@ pub(super) fn run(volume: &Volume) {
             }
             volume.check_index();
         }
-        volume.wait(volume.sync_every());
+        volume.wait(volume.sync_every().min(WRITE_BACK_EVERY));
     }
 }
 
 struct Keeper<'a> {
     volume: &'a Volume,
+    /// Of the recordings, where the volume can be synced as a whole.
+    folder: Option<File>,
+    synced: Option<Instant>,
     /// When retention last ran, on the steady clock, and bytes written until then.
     retained: Option<(Duration, u64)>,
     noted: Option<Duration>,
@@ -81,6 +92,8 @@ impl Keeper<'_> {
     fn new(volume: &Volume) -> Keeper<'_> {
         Keeper {
             volume,
+            folder: File::open(&volume.shelf.recordings).ok().filter(syncs_as_a_whole),
+            synced: None,
             retained: None,
             noted: None,
             unpinned: None,
@@ -91,20 +104,19 @@ impl Keeper<'_> {
     }
 
     fn sync(&mut self) {
+        self.synced = Some(Instant::now());
         let sealing: Vec<Arc<Segment>> = std::mem::take(&mut *self.volume.sealing());
-        let open: Vec<Arc<Segment>> = self.volume.shelf.open().values().cloned().collect();
+        let open = self.volume.open_segments();
+        let dirty: Vec<_> =
+            open.into_iter().filter_map(|segment| Some((segment.take_dirty()?, segment))).collect();
         // Before the files: what is missing before footage that is safe is then known as well.
         let index = self.volume.shelf.index.sync();
         self.volume.alarms.index_sync(index.as_ref().err());
-        for segment in open {
-            *self.volume.kept() = Instant::now();
-            if let Err(error) = segment.sync() {
-                let path = self.volume.shelf.recordings.join(segment.row().path);
-                self.volume.alarms.disk(Some(format!(
-                    "{}: {error}; its last seconds may be lost; check the disk and its cables",
-                    path.display()
-                )));
-            }
+        *self.volume.kept() = Instant::now();
+        if !dirty.is_empty() && self.sync_volume() {
+            dirty.iter().for_each(|(written, segment)| segment.release(*written));
+        } else {
+            self.sync_each(dirty.iter().map(|(_, segment)| segment));
         }
         for segment in sealing {
             *self.volume.kept() = Instant::now();
@@ -119,6 +131,26 @@ impl Keeper<'_> {
                 self.volume.shelf.open().remove(&row.path);
             } else {
                 self.volume.sealing().push(segment);
+            }
+        }
+    }
+
+    /// All that is dirty on the volume at once: a sync of each file would have the disk flush its cache as often. False
+    /// where it failed, or says nothing: then each file is to be asked.
+    fn sync_volume(&self) -> bool {
+        let Some(folder) = &self.folder else { return false };
+        rustix::fs::syncfs(folder).is_ok()
+    }
+
+    fn sync_each<'s>(&self, dirty: impl Iterator<Item = &'s Arc<Segment>>) {
+        for segment in dirty {
+            *self.volume.kept() = Instant::now();
+            if let Err(error) = segment.sync() {
+                let path = self.volume.shelf.recordings.join(segment.row().path);
+                self.volume.alarms.disk(Some(format!(
+                    "{}: {error}; its last seconds may be lost; check the disk and its cables",
+                    path.display()
+                )));
             }
         }
     }
@@ -299,6 +331,12 @@ impl Keeper<'_> {
         volume.alarms.limits(short, evidence, pinned);
         Ok(())
     }
+}
+
+/// `syncfs` ends at the kernel's side of a file system that a program serves (FUSE).
+fn syncs_as_a_whole(folder: &File) -> bool {
+    const FUSE: i64 = 0x6573_5546;
+    rustix::fs::fstatfs(folder).is_ok_and(|volume| i64::from(volume.f_type) != FUSE)
 }
 
 /// Room that retention could not make.

@@ -10,9 +10,9 @@
 //!
 //! # Order of writes, and what holds at every instant
 //! 1. A file is created with its head and its first part; then its row is put, *unsealed*.
-//! 2. Parts are appended, one write each. Per `record.sync` the keeper syncs the index's log, then every open file (and
-//!    once its folder): of footage that is safe it is known what was missing before.
-//! 3. A finished file gets its tail and is synced; then its row is *sealed* with its end.
+//! 2. Parts are appended, one write each. Per `record.sync` the keeper syncs the index's log, then the volume as a whole, or
+//!    where that fails every file by itself: of footage that is safe it is known what was missing before.
+//! 3. A finished file gets its tail and is synced by itself, with its folder; then its row is *sealed* with its end.
 //! 4. What goes, goes row first, safely, and file second.
 //!
 //! So a sealed row's file is whole; an unsealed row's file, and a file without a row, is whole up to its last whole
@@ -210,10 +210,7 @@ impl RecordError {
 }
 
 fn stream(feed: Feed) -> &'static str {
-    match feed {
-        Feed::Main => "main",
-        Feed::Sub => "sub",
-    }
+    feed.as_str()
 }
 
 /// Where to record, and whether new footage goes there. What the data folder held before the volumes were named stays

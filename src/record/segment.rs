@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -155,25 +156,44 @@ impl Segment {
                 }
             }
         }
-        // Starts the write-back, so that a sync has little left to wait for.
-        let length = std::num::NonZeroU64::new(at - begin);
-        let _ = rustix::fs::fadvise(&self.file, begin, length, Advice::DontNeed);
         Ok(at)
+    }
+
+    /// Has the kernel begin to write back what is dirty, so that a sync has little left to wait for.
+    pub(super) fn start_write_back(&self) {
+        let (whole_file, flags) = (0, libc::SYNC_FILE_RANGE_WRITE);
+        // SAFETY: the descriptor is open as long as the file; no memory is passed.
+        unsafe { libc::sync_file_range(self.file.as_raw_fd(), 0, whole_file, flags) };
+    }
+
+    /// How far it is written, where that is further than when this was last asked; whoever asks makes it safe.
+    pub(super) fn take_dirty(&self) -> Option<u64> {
+        let dirty = !self.failed() && self.dirty.swap(false, Ordering::AcqRel);
+        dirty.then(|| self.row().bytes)
+    }
+
+    /// What is safe up to there is not kept in memory: it would push out what is read again, and pages that come back
+    /// soon cost the next write less than fresh ones.
+    pub(super) fn release(&self, safe: u64) {
+        let _ = rustix::fs::fadvise(&self.file, 0, std::num::NonZeroU64::new(safe), Advice::DontNeed);
     }
 
     /// Makes what is written safe; an error leaves the segment failed for good.
     pub(super) fn sync(&self) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) || !self.dirty.swap(false, Ordering::AcqRel) {
+        if self.failed() {
             return Ok(());
         }
+        self.dirty.store(false, Ordering::Release);
+        let written = self.row().bytes;
         let synced = rustix::fs::fdatasync(&self.file).map_err(io::Error::from).and_then(|()| {
             if !self.folder_synced.swap(true, Ordering::AcqRel) {
                 File::open(&self.folder)?.sync_all()?;
             }
             Ok(())
         });
-        if synced.is_err() {
-            self.failed.store(true, Ordering::Release);
+        match synced {
+            Ok(()) => self.release(written),
+            Err(_) => self.failed.store(true, Ordering::Release),
         }
         synced
     }

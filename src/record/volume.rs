@@ -203,6 +203,11 @@ impl Volume {
         self.sealing.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
+    /// As they are now: nothing is held up while something is done to them.
+    pub(super) fn open_segments(&self) -> Vec<Arc<Segment>> {
+        self.shelf.open().values().cloned().collect()
+    }
+
     pub(super) fn kept(&self) -> MutexGuard<'_, Instant> {
         self.kept.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
