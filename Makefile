@@ -14,7 +14,7 @@ run: setup       ## the demo: four simulated cameras, watched, recorded, relayed
 
 test:            ## every test, with real cameras and clients on loopback
 	@packaging/setup.sh test
-	cargo test --release --locked
+	cargo test --release --locked --no-fail-fast
 
 lint:            ## formatting, clippy, licences
 	cargo fmt --check

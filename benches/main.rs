@@ -49,7 +49,9 @@ const READERS: usize = 50;
 const WINDOW: Duration = Duration::from_secs(5);
 
 /// What is measured, in this order: all of it, or what the arguments name (`cargo bench … -- record past`).
-const PARTS: [(&str, fn(&Rig, &mut Vec<Figure>)); 5] = [
+type Part = (&'static str, fn(&Rig, &mut Vec<Figure>));
+
+const PARTS: [Part; 5] = [
     ("record", |rig, figures| [SOME, MANY].into_iter().for_each(|cameras| record(rig, figures, cameras))),
     ("past", past),
     ("relay", relay),

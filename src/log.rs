@@ -20,7 +20,11 @@ pub fn start(default: &str, colour: bool) -> anyhow::Result<()> {
         // a stranger tries.
         Err(_) => EnvFilter::new(format!("warn,mp4_atom=error,rustls=error,liuta={default}")),
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // A line that cannot be written (a log file on a full disk) would be complained of on stderr, by a panic.
+        .log_internal_errors(false);
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         let format = Format::default().compact().without_time().with_level(false).with_ansi(false);
         lines.event_format(Journal(format)).init();

@@ -94,7 +94,7 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("GET /playback/{camera}/frame.jpeg", "oaks", ""),
     ("GET /playback/{camera}/{file}", "oaks", ""),
     ("GET /api/v1/signing-key", "mvoakls", ""),
-    ("GET /api/v1/completeness", "oaks", ""),
+    ("GET /api/v1/completeness", "oakls", ""),
     ("GET /list", "oaks", ""),
     ("GET /get", "oaks", ""),
     ("GET /{camera}/frame.jpeg", "mvoaks", ""),

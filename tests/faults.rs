@@ -140,8 +140,8 @@ impl Faulty {
         }
         let told = self.until_state(&["failed", "degraded"]).await;
         self.goes_on(length).await;
-        for slot in 0..rules.len() {
-            assert!(self.rules.hits(slot as u64) > 0, "nothing has met {:?}", rules[slot]);
+        for (slot, rule) in rules.iter().enumerate() {
+            assert!(self.rules.hits(slot as u64) > 0, "nothing has met {rule:?}");
             self.rules.clear(slot as u64);
         }
         self.until_state(&["ok"]).await;
@@ -213,7 +213,9 @@ async fn a_file_whose_sync_failed_is_left_and_never_synced_again() {
         let file = faulty.newest("left");
         let all = calls::FDATASYNC | calls::FSYNC;
         let rules = if call == calls::FDATASYNC {
-            vec![Rule { count: 1, ..Rule::fail(all, &file, EIO) }]
+            // The volume's sync fails as a whole, and then the file's own.
+            let as_a_whole = Rule { count: 5, ..Rule::fail(calls::FSYNC, "recordings", EIO) };
+            vec![Rule { count: 1, ..Rule::fail(all, &file, EIO) }, as_a_whole]
         } else {
             // The folder is synced with a file's first data: a refused write makes a new file.
             let begins_anew = Rule { count: 1, ..Rule::fail(calls::WRITE, "recordings/left", EIO) };
@@ -246,7 +248,7 @@ async fn files_that_the_disk_does_not_make_are_tried_again() {
     let mut faulty = Faulty::start("").await;
     for error in [EIO, EROFS, ENOSPC] {
         // A refused write makes a new file.
-        let begins_anew = Rule { count: 2, ..Rule::fail(calls::WRITE, "recordings/", EIO) };
+        let begins_anew = Rule { count: 1, ..Rule::fail(calls::WRITE, "recordings/left", EIO) };
         let since = Timestamp::now() - jiff::SignedDuration::from_secs(2);
         faulty.suffers(&[Rule::fail(calls::OPEN, "recordings/", error), begins_anew], 3 * SECONDS).await;
         faulty.until_gap("left", "disk", since).await;
@@ -296,12 +298,7 @@ async fn a_camera_whose_folder_cannot_be_made_is_tried_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_index_that_the_disk_refuses_costs_no_footage_and_no_gap_is_forgotten() {
     let mut faulty = Faulty::start("").await;
-    let refusals = [
-        (calls::WRITE, EIO),
-        (calls::WRITE, ENOSPC),
-        (calls::FDATASYNC | calls::FSYNC, EIO),
-        (calls::READ | calls::WRITE, EIO),
-    ];
+    let refusals = [(calls::WRITE, EIO), (calls::WRITE, ENOSPC), (calls::FDATASYNC | calls::FSYNC, EIO)];
     for (call, error) in refusals {
         let pictures = faulty.daemon.metric("liuta_recorded_access_units_total", &[]).await;
         faulty.rules.set(0, Rule::fail(call, "index.db", error));
@@ -320,6 +317,61 @@ async fn an_index_that_the_disk_refuses_costs_no_footage_and_no_gap_is_forgotten
         }
     }
     faulty.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_cannot_be_read_for_a_while_is_not_given_up() {
+    let mut faulty = Faulty::start("").await;
+    let since = Timestamp::now();
+    faulty.camera_goes().await;
+    faulty.camera_comes().await;
+    faulty.until_gap("left", "camera", since).await;
+    faulty.rules.set(0, Rule::fail(calls::READ | calls::WRITE, "index.db", EIO));
+    faulty.until_state(&["failed", "degraded"]).await;
+    tokio::time::sleep(3 * SECONDS).await;
+    assert!(faulty.rules.hits(0) > 0);
+    faulty.rules.clear(0);
+    faulty.until_state(&["ok"]).await;
+    faulty.records().await;
+    // It knows what no file tells.
+    faulty.until_gap("left", "camera", since).await;
+    faulty.ends_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let encoder = ["-c:v", "libx264", "-preset", "ultrafast", "-g", "10", "-pix_fmt", "yuv420p"];
+    let clip = common::test_clip(
+        folder.path(),
+        "bars.mp4",
+        &[&["testsrc2=s=160x120:r=10:d=20"], &encoder[..]].concat(),
+    );
+    let camera = Camera::start(&[Mount::clip("bars", &clip)]);
+    let any = "127.0.0.1:0".parse().unwrap();
+    // The other camera has something to be told of.
+    let config = common::config_head(folder.path(), any, any)
+        + "[vision]\nenabled = false\n[record]\nmin_free = \"0GB\"\n[cameras.dead]\nurl = \"rtsp://127.0.0.1:1/a\"\n"
+        + &format!("[cameras.left]\nurl = \"{}\"\n", camera.url("bars"));
+    std::fs::write(folder.path().join("liuta.toml"), config).unwrap();
+    let mut daemon = std::process::Command::new(env!("CARGO_BIN_EXE_liuta"))
+        .args(["run", "--config"])
+        .arg(folder.path().join("liuta.toml"))
+        .stderr(std::fs::File::options().write(true).open("/dev/full").unwrap())
+        .spawn()
+        .unwrap();
+    let recorded = async || {
+        if let Some(status) = daemon.try_wait().unwrap() {
+            panic!("it ended: {status}");
+        }
+        let camera = std::fs::read_dir(folder.path().join("data/recordings/left")).ok()?;
+        let mut files =
+            camera.flatten().filter_map(|day| std::fs::read_dir(day.path()).ok()).flatten().flatten();
+        files.any(|file| file.metadata().is_ok_and(|file| file.len() > 30_000)).then_some(())
+    };
+    until(MINUTE, "a recording", recorded).await;
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
 }
 
 /// Waits out a disk whose every such call takes so long: nothing is missing afterwards.
@@ -442,8 +494,10 @@ async fn a_small_disk_is_recorded_onto_for_ever_and_what_others_take_is_a_gap() 
         let before = daemon.metric(units, &[&label]).await;
         daemon.until_metric(MINUTE, units, &[&label], before + 50.0).await;
     }
-    let list = daemon.json("/list?path=left").await;
-    assert!(list.as_array().unwrap().iter().any(|one| one["gap"] == "disk"), "{list}");
+    // The first camera that is refused makes room for the other one.
+    let lists = [daemon.json("/list?path=left").await, daemon.json("/list?path=right").await];
+    let mut told = lists.iter().flat_map(|list| list.as_array().unwrap());
+    assert!(told.any(|one| one["gap"] == "disk"), "{lists:?}");
     daemon.terminate().await;
     all_play(&daemon.data(), &mut HashSet::new());
 }
@@ -493,8 +547,7 @@ async fn a_damaged_index_is_rebuilt_while_recording_goes_on() {
         )
         .unwrap();
     drop((file, other));
-    let log =
-        async |daemon: &Daemon| daemon.log().contains("it is rebuilt from the recordings").then_some(());
+    let log = async |daemon: &Daemon| daemon.log().contains("is rebuilt from the recordings").then_some(());
     until(MINUTE, "a new index", async || log(&faulty.daemon).await).await;
     faulty.goes_on(SECONDS).await;
     faulty.until_state(&["ok"]).await;

@@ -316,6 +316,8 @@ struct Recorded {
     ring: Arc<Ring>,
     health: Health,
     camera: Camera,
+    /// Its thread ends with it.
+    _ingest: Ingest,
     _data: tempfile::TempDir,
 }
 
@@ -333,7 +335,7 @@ fn record(camera: liuta::config::Camera) -> Recorded {
     let budget = Budget::new(256 << 20);
     let ingest = Ingest::start(budget.clone()).unwrap();
     let camera = Camera::start(Arc::new(camera), &ingest, &ring, &budget, health.clone());
-    Recorded { ring, health, camera, _data: data }
+    Recorded { ring, health, camera, _ingest: ingest, _data: data }
 }
 
 /// Waits until it is so; how long that took.

@@ -83,19 +83,16 @@ impl Index {
     /// Opens or creates the database. One that a newer liuta wrote is not touched; an older one is brought up, after a
     /// copy; a damaged one is moved aside and begun anew, for the recovery to fill: then the second value says where the
     /// old one lies.
-    /// One that is `suspect` is read through.
-    pub(super) fn open(
-        path: &Path,
-        suspect: bool,
-    ) -> std::result::Result<(Index, Option<PathBuf>), RecordError> {
-        let opened = Index::connect(path).and_then(|index| {
-            if suspect {
-                index.check()?;
-            }
-            Ok(index)
-        });
-        match opened {
+    pub(super) fn open(path: &Path) -> std::result::Result<(Index, Option<PathBuf>), RecordError> {
+        match Index::connect(path) {
             Err(RecordError::Index(error)) if is_damage(&error) => {
+                // A disk that fails to read looks like damage. Only one that can be written gets a new index, so that the
+                // old one is not given up for nothing.
+                let trial = path.with_extension("db.new");
+                drop(Index::connect(&trial)?);
+                for made in [&trial].into_iter().chain(&side_files(&trial)) {
+                    let _ = std::fs::remove_file(made);
+                }
                 let aside = Index::set_aside(path, "damaged")?;
                 Ok((Index::connect(path)?, Some(aside)))
             }
@@ -195,16 +192,6 @@ impl Index {
     /// Whether the file is still the one that was opened.
     pub(super) fn is_there(&self) -> bool {
         std::fs::metadata(&self.path).is_ok_and(|file| file.ino() == self.inode)
-    }
-
-    /// An error where a page of it is broken.
-    fn check(&self) -> Result<()> {
-        let found: String = self.lock().db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-        if found == "ok" {
-            return Ok(());
-        }
-        let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-        Err(rusqlite::Error::SqliteFailure(corrupt, Some(found)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -696,7 +683,7 @@ mod tests {
         )
         .unwrap();
         drop(db);
-        let (index, damaged) = Index::open(&path, false).unwrap();
+        let (index, damaged) = Index::open(&path).unwrap();
         assert_eq!(damaged, None);
         assert_eq!((index.total_bytes(), index.pinned_bytes()), (12, 7));
         let oldest = index.oldest_unpinned(9).unwrap();
@@ -711,7 +698,7 @@ mod tests {
     #[test]
     fn hours_tell_what_is_recorded_and_missing_however_often_it_is_put() {
         let folder = tempfile::tempdir().unwrap();
-        let (index, _) = Index::open(&folder.path().join("index.db"), false).unwrap();
+        let (index, _) = Index::open(&folder.path().join("index.db")).unwrap();
         let row = |end_90k, sealed| Row {
             path: "a".into(),
             camera: "gate".into(),

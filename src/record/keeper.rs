@@ -119,10 +119,7 @@ impl Keeper<'_> {
             self.sync_each(dirty.iter().map(|(_, segment)| segment));
         }
         for segment in sealing {
-            *self.volume.kept() = Instant::now();
-            if let Err(error) = segment.sync() {
-                tracing::error!("{}: {error}", segment.row().path);
-            }
+            self.sync_each(std::iter::once(&segment));
             // A failed segment keeps its row unsealed: the next start looks at what is really there.
             let row = Row { sealed: !segment.failed(), ..segment.row() };
             let put = self.volume.shelf.index.put(&row);
@@ -336,7 +333,7 @@ impl Keeper<'_> {
 /// `syncfs` ends at the kernel's side of a file system that a program serves (FUSE).
 fn syncs_as_a_whole(folder: &File) -> bool {
     const FUSE: i64 = 0x6573_5546;
-    rustix::fs::fstatfs(folder).is_ok_and(|volume| i64::from(volume.f_type) != FUSE)
+    rustix::fs::fstatfs(folder).is_ok_and(|volume| volume.f_type != FUSE)
 }
 
 /// Room that retention could not make.
@@ -460,7 +457,7 @@ mod tests {
     use crate::media::time::SystemClock;
     use crate::record::marker::Place;
     use crate::record::volume::KEEPER_HUNG;
-    use crate::record::volume::Totals;
+    use crate::record::volume::{Opening, Totals};
 
     const SIZE: u64 = 100 << 20;
 
@@ -473,17 +470,15 @@ mod tests {
             max_size: None,
             min_free: None,
         };
-        let volume = Volume::open(
+        let opening = Opening {
             config,
-            Place::of(data).unwrap(),
-            Totals { all: Arc::new([AtomicU64::new(0)]), this: 0 },
-            Arc::new(settings),
-            Arc::new(SystemClock),
-            Health::default(),
-            false,
-            (),
-        );
-        let volume = volume.unwrap();
+            place: Place::of(data).unwrap(),
+            totals: Totals { all: Arc::new([AtomicU64::new(0)]), this: 0 },
+            settings: Arc::new(settings),
+            clock: Arc::new(SystemClock),
+            health: Health::default(),
+        };
+        let volume = Volume::open(opening, ()).unwrap();
         let now = volume.clock.wall_90k();
         std::fs::create_dir_all(data.join("recordings/gate/today")).unwrap();
         for at in 0..segments {

@@ -64,7 +64,7 @@ pub fn rebuild(
         // Its log is brought into it when it is closed here.
         let is_readable = Index::read(&path).is_ok();
         let aside = path.exists().then(|| Index::set_aside(&path, "replaced")).transpose()?;
-        let (index, _) = Index::open(&path, false)?;
+        let (index, _) = Index::open(&path)?;
         let mut seen = 0;
         recovery::recover(&recordings, &index, &mut |files| {
             seen = files;

@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::archive::Archive;
 use super::index::Gap;
-use super::volume::{Totals, Volume};
+use super::volume::{Opening, Totals, Volume};
 use super::writer::{Key, Message};
 use super::{GapCause, Lock, RecordError, alarms, marker, thread, ticks, volumes};
 use crate::config::{self, Id};
@@ -69,8 +69,6 @@ struct Slot {
     /// Whether new footage goes there.
     takes: bool,
     volume: ArcSwapOption<Volume>,
-    /// It was lost: its index may be broken.
-    suspect: AtomicBool,
 }
 
 impl Ring {
@@ -90,12 +88,7 @@ impl Ring {
         owner::make_folders(data, 0o750).map_err(RecordError::io(data))?;
         let lock = Arc::new(Lock::take(data)?);
         let slots: Vec<Slot> = (volumes(data, &settings).into_iter())
-            .map(|(config, takes)| Slot {
-                config,
-                takes,
-                volume: ArcSwapOption::empty(),
-                suspect: AtomicBool::new(false),
-            })
+            .map(|(config, takes)| Slot { config, takes, volume: ArcSwapOption::empty() })
             .collect();
         let inner = Arc::new(Inner {
             data: data.to_owned(),
@@ -231,22 +224,20 @@ impl Inner {
     fn open_volume(&self, at: usize, lock: &Arc<Lock>) -> Result<(), RecordError> {
         let Some(slot) = self.slots.get(at) else { return Ok(()) };
         let opened = marker::identify(&self.data, &slot.config).and_then(|place| {
-            Volume::open(
-                slot.config.clone(),
+            let opening = Opening {
+                config: slot.config.clone(),
                 place,
-                Totals { all: self.totals.clone(), this: at },
-                self.settings.load_full(),
-                self.clock.clone(),
-                self.health.clone(),
-                slot.suspect.load(Ordering::Relaxed),
-                lock.clone(),
-            )
+                totals: Totals { all: self.totals.clone(), this: at },
+                settings: self.settings.load_full(),
+                clock: self.clock.clone(),
+                health: self.health.clone(),
+            };
+            Volume::open(opening, lock.clone())
         });
         match opened {
             Ok(volume) => {
                 self.archive.put(at, Some(volume.shelf.clone()));
                 slot.volume.store(Some(volume));
-                slot.suspect.store(false, Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {
@@ -273,7 +264,6 @@ impl Inner {
                     Some(volume) if volume.is_lost() => {
                         tracing::error!("{}: lost; it is opened anew", alarms::subject(&slot.config.name));
                         slot.volume.store(None);
-                        slot.suspect.store(true, Ordering::Relaxed);
                         self.archive.put(at, None);
                         volume.close();
                         if !volume.wait_closed(Instant::now() + ENDS_WITHIN) {

@@ -70,22 +70,24 @@ enum State {
     Closed,
 }
 
+/// What a volume is opened with.
+pub(super) struct Opening {
+    pub config: config::Volume,
+    pub place: Place,
+    pub totals: Totals,
+    pub settings: Arc<config::Record>,
+    pub clock: Arc<dyn Clock>,
+    pub health: Health,
+}
+
 impl Volume {
-    /// Opens (and recovers) the recordings and the index of the volume, and starts the threads. An index that is `suspect`
-    /// is read through first. `closed` is dropped when the last of the threads has ended.
-    pub(super) fn open(
-        config: config::Volume,
-        place: Place,
-        totals: Totals,
-        settings: Arc<config::Record>,
-        clock: Arc<dyn Clock>,
-        health: Health,
-        suspect: bool,
-        closed: impl Send + 'static,
-    ) -> Result<Arc<Volume>, RecordError> {
+    /// Opens (and recovers) the recordings and the index of the volume, and starts the threads. `closed` is dropped when
+    /// the last of them has ended.
+    pub(super) fn open(opening: Opening, closed: impl Send + 'static) -> Result<Arc<Volume>, RecordError> {
+        let Opening { config, place, totals, settings, clock, health } = opening;
         let (recordings, index) = places(&config.path);
         owner::make_folders(&recordings, 0o750).map_err(RecordError::io(&recordings))?;
-        let (index, damaged) = Index::open(&index, suspect)?;
+        let (index, damaged) = Index::open(&index)?;
         let is_new = index.clock()?.is_none();
         let newest = recovery::recover(&recordings, &index, &mut |_| ())?;
         if let Some(aside) = damaged {
