@@ -312,10 +312,10 @@ async fn an_export_that_cannot_end_leaves_nothing() {
     };
     nothing(
         &export(&daemon, &folder.path().join("a.mp4"), &["--camera", "nobody"]),
-        "nothing is recorded of nobody",
+        "there is no camera \"nobody\"",
     );
     let both = ["--camera", "gate-1", "--camera", "../../etc/passwd"];
-    nothing(&export(&daemon, &folder.path().join("b"), &both), "nothing is recorded");
+    nothing(&export(&daemon, &folder.path().join("b"), &both), "there is no camera");
     nothing(&export(&daemon, &folder.path().join("no/such/c.mp4"), &["--camera", "gate-1"]), "no/such");
     let reversed = ["export", "--camera", "gate-1", "--from", "now", "--to", "-1h", "-o", "d.mp4"];
     let output = raw(&daemon, &reversed);

@@ -377,7 +377,7 @@ async fn a_log_that_cannot_be_written_stops_nothing() {
 /// Waits out a disk whose every such call takes so long: nothing is missing afterwards.
 async fn nothing_is_missing_after(call: u32, delay_ms: u32, length: Duration) {
     let mut faulty = Faulty::start("").await;
-    faulty.rules.set(0, Rule { delay_ms, ..Rule::fail(call, "recordings/", 0) });
+    faulty.rules.set(0, Rule { delay_ms, ..Rule::fail(call, "recordings", 0) });
     faulty.goes_on(length).await;
     assert!(faulty.rules.hits(0) > 0);
     faulty.rules.clear(0);

@@ -3,6 +3,7 @@
 //! What does not belong here: what happens to samples, and what happens after a session ([`super`]); how much a
 //! hostile camera may send ([`super::guard`]).
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use url::Url;
 use super::guard::{Breach, Guard};
 use crate::config::reach::{Barred, Reach};
 use crate::config::{self, Credentials, Transport};
-use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes};
+use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes, RunIn};
 use crate::media::{
     AccessUnit, AudioCodec, AudioFrame, AudioParams, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, h265,
 };
@@ -36,6 +37,10 @@ pub const MEDIA_DEADLINE: Duration = Duration::from_secs(5);
 /// How long pictures may come without one where decoding can start. Cameras that save bits send a key picture every
 /// ten seconds or so.
 const KEY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// What a run-in keeps at most: items, and bytes of pictures. Senders that keep pictures keep a GOP.
+const MOST_HELD: usize = 2000;
+const MOST_HELD_BYTES: usize = 8 << 20;
 
 /// Where and how a stream is fetched.
 #[derive(Clone, Debug)]
@@ -115,7 +120,16 @@ pub struct Session {
     run: u64,
     next_seq: u64,
     params: Option<Arc<VideoParams>>,
+    /// None until the run-in is over.
     anchor: Option<ClockAnchor>,
+    run_in: Option<RunIn>,
+    /// What came during the run-in, and how many bytes of pictures.
+    held: VecDeque<(CodecItem, Arrival)>,
+    held_bytes: usize,
+    /// How long before its arrival the first picture was taken.
+    ahead: Duration,
+    /// The session has, and what came before is still to be given.
+    ended: Option<SessionError>,
     decode_times: DecodeTimes,
     last_picture: Instant,
     last_rap: Instant,
@@ -210,6 +224,11 @@ impl Session {
             run,
             next_seq,
             anchor: None,
+            run_in: None,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            ahead: Duration::ZERO,
+            ended: None,
             decode_times: DecodeTimes::new(0),
             last_picture: now,
             last_rap: now,
@@ -237,18 +256,22 @@ impl Session {
     /// The next sample. Every error ends the session.
     pub async fn next(&mut self) -> Result<Sample, SessionError> {
         loop {
-            let item = self.guard.watch(self.last_picture, MEDIA_DEADLINE, self.stream.next()).await;
-            let item = match item {
-                Ok(Some(Ok(item))) => item,
-                Ok(Some(Err(error))) => return Err(self.protocol(brief(&error))),
-                Ok(None) => return Err(SessionError::Closed { peer: self.peer.clone() }),
-                Err(breach) => {
-                    return Err(SessionError::Breach { peer: self.peer.clone(), during: "playing", breach });
+            if self.anchor.is_none() {
+                self.run_in().await;
+            }
+            let (item, arrival) = match (self.held.pop_front(), self.ended.take()) {
+                (Some(held), ended) => {
+                    self.ended = ended;
+                    held
                 }
+                (None, Some(ended)) => return Err(ended),
+                (None, None) => self.receive().await?,
             };
             let sample = match item {
-                CodecItem::VideoFrame(frame) if frame.stream_id() == self.video => self.picture(frame)?,
-                CodecItem::AudioFrame(frame) => self.sound(&frame),
+                CodecItem::VideoFrame(frame) if frame.stream_id() == self.video => {
+                    self.picture(frame, arrival)?
+                }
+                CodecItem::AudioFrame(frame) => self.sound(&frame, arrival),
                 CodecItem::Rtcp(report) => {
                     self.measure(&report);
                     None
@@ -259,6 +282,55 @@ impl Session {
                 return Ok(sample);
             }
         }
+    }
+
+    /// Keeps what comes until it is known when the first picture was taken.
+    async fn run_in(&mut self) {
+        let mut over = false;
+        while !over {
+            let (item, arrival) = match self.receive().await {
+                Ok(received) => received,
+                Err(error) => {
+                    self.ended = Some(error);
+                    break;
+                }
+            };
+            if let CodecItem::VideoFrame(frame) = &item
+                && frame.stream_id() == self.video
+            {
+                self.last_picture = Instant::now();
+                self.held_bytes += frame.data().len();
+                let rtp = frame.timestamp().timestamp();
+                over = match &mut self.run_in {
+                    Some(run_in) => run_in.look(rtp, arrival),
+                    None => {
+                        self.run_in = Some(RunIn::new(rtp, arrival));
+                        false
+                    }
+                };
+            }
+            self.held.push_back((item, arrival));
+            over |= self.held.len() >= MOST_HELD || self.held_bytes >= MOST_HELD_BYTES;
+        }
+        if let Some(run_in) = self.run_in.take() {
+            let (anchor, ahead) = run_in.anchor();
+            (self.anchor, self.ahead) = (Some(anchor), ahead);
+        }
+    }
+
+    async fn receive(&mut self) -> Result<(CodecItem, Arrival), SessionError> {
+        let item = match self.guard.watch(self.last_picture, MEDIA_DEADLINE, self.stream.next()).await {
+            Ok(Some(Ok(item))) => item,
+            Ok(Some(Err(error))) => return Err(self.protocol(brief(&error))),
+            Ok(None) => return Err(SessionError::Closed { peer: self.peer.clone() }),
+            Err(breach) => {
+                return Err(SessionError::Breach { peer: self.peer.clone(), during: "playing", breach });
+            }
+        };
+        if let CodecItem::VideoFrame(frame) = &item {
+            self.guard.picture(frame.data().len());
+        }
+        Ok((item, arrival()))
     }
 
     pub(super) fn without_key_picture(&self, waited: Duration) -> SessionError {
@@ -274,9 +346,11 @@ impl Session {
     }
 
     /// `None`: no picture, or one that cannot be decoded, since the session began after what it refers to.
-    fn picture(&mut self, frame: retina::codec::VideoFrame) -> Result<Option<Sample>, SessionError> {
-        self.guard.picture(frame.data().len());
-        let arrival = arrival();
+    fn picture(
+        &mut self,
+        frame: retina::codec::VideoFrame,
+        arrival: Arrival,
+    ) -> Result<Option<Sample>, SessionError> {
         if frame.has_new_parameters() || self.params.is_none() {
             let params =
                 video_params(&self.stream, self.video, self.codec).map_err(|what| self.protocol(what))?;
@@ -316,12 +390,12 @@ impl Session {
         Ok(Some(Sample::Video(Arc::new(unit))))
     }
 
-    fn sound(&mut self, frame: &retina::codec::AudioFrame) -> Option<Sample> {
+    fn sound(&mut self, frame: &retina::codec::AudioFrame, arrival: Arrival) -> Option<Sample> {
         let audio = self.audio.as_mut().filter(|audio| self.playing && audio.stream == frame.stream_id())?;
         let rate = audio.params.clock_rate;
         let rtp = frame.timestamp().timestamp();
-        let arrival = arrival();
-        let anchor = audio.anchor.get_or_insert_with(|| ClockAnchor::new(rate, rtp, arrival));
+        let earlier = arrival.earlier(self.ahead);
+        let anchor = audio.anchor.get_or_insert_with(|| ClockAnchor::new(rate, rtp, earlier));
         // Sound that runs away from its pictures is worth less than the pictures.
         let pts_90k = anchor.place(rtp, arrival).ok()?;
         let scaled = i128::from(pts_90k) * i128::from(rate) + i128::from(VIDEO_CLOCK / 2);
@@ -419,7 +493,9 @@ async fn resolve(url: &Url, reach: &Reach) -> Result<SocketAddr, SessionError> {
 
 fn arrival() -> Arrival {
     static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    Arrival { monotonic: ORIGIN.get_or_init(Instant::now).elapsed(), wall: Timestamp::now() }
+    // From some time before the process began: what has just begun may have been taken earlier.
+    let monotonic = Duration::from_secs(3600) + ORIGIN.get_or_init(Instant::now).elapsed();
+    Arrival { monotonic, wall: Timestamp::now() }
 }
 
 fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {

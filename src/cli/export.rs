@@ -75,6 +75,7 @@ pub(super) fn export(arguments: Export) -> anyhow::Result<()> {
     let config = config::file::load(&config)?.config;
     let store = Store::open_existing(&config.data)?;
     let archive = Archive::read(&config)?;
+    known(&config, &archive, &camera)?;
     let key = SigningKey::of(&store)?;
     let access = Access::new(store, &config, Health::default());
     let by = By::command_line();
@@ -108,6 +109,19 @@ pub(super) fn export(arguments: Export) -> anyhow::Result<()> {
         tell_exported(&done);
     }
     Ok(())
+}
+
+/// An error for a camera that is neither configured nor recorded: a slip of the pen is no empty recording.
+pub(super) fn known(config: &config::Config, archive: &Archive, cameras: &[String]) -> anyhow::Result<()> {
+    let mut known = archive.cameras();
+    known.extend(config.cameras.keys().map(ToString::to_string));
+    match cameras.iter().find(|camera| !known.contains(*camera)) {
+        None => Ok(()),
+        Some(camera) => {
+            let known = Vec::from_iter(known).join(", ");
+            anyhow::bail!("there is no camera {camera:?}, and no recording of one; there are: {known}")
+        }
+    }
 }
 
 /// Until somebody wants the end of it: the drafts are removed then.

@@ -98,6 +98,7 @@ fn rebuild(config: &Config, json: bool) -> anyhow::Result<()> {
 
 fn verify(config: &Config, scope: &Scope, json: bool) -> anyhow::Result<()> {
     let archive = Archive::read(config)?;
+    super::export::known(config, &archive, &scope.cameras)?;
     // The daemon records meanwhile; schedulers of disks go by this as well.
     let _ = rustix::process::nice(19);
     let bar = Bar::new(json);

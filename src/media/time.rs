@@ -49,6 +49,16 @@ pub struct Arrival {
     pub wall: Timestamp,
 }
 
+impl Arrival {
+    /// The same moment, earlier.
+    pub fn earlier(self, by: Duration) -> Arrival {
+        Arrival {
+            monotonic: self.monotonic.saturating_sub(by),
+            wall: self.wall.saturating_sub(by).unwrap_or(self.wall),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum ClockError {
     #[error("the camera's timestamps are {0:.1} s off from when its pictures arrive")]
@@ -180,6 +190,56 @@ pub fn ticks_90k(duration: Duration) -> i64 {
     (duration.as_micros() as i64).saturating_mul(9) / 100
 }
 
+/// The beginning of a session, in which a sender may give at once what it has kept: the pictures since the last key
+/// picture, which were taken before they arrive. Until pictures come as they are taken none can be placed.
+#[derive(Debug)]
+pub struct RunIn {
+    first: (i64, Arrival),
+    newest: (i64, Arrival),
+    /// How far pictures have come too early, in ticks: so much earlier was the first one taken.
+    ahead_90k: i64,
+}
+
+impl RunIn {
+    /// A sender that is faster than time for so long has a clock of its own.
+    pub const LONGEST: Duration = Duration::from_secs(2);
+    /// As far as a picture may be from its arrival, with some room.
+    const FARTHEST: Duration = Duration::from_secs(9);
+
+    /// `rtp`: the first picture's unwrapped RTP time, at 90 kHz.
+    pub fn new(rtp: i64, arrival: Arrival) -> RunIn {
+        RunIn { first: (rtp, arrival), newest: (rtp, arrival), ahead_90k: 0 }
+    }
+
+    /// Looks at the next picture; true when the run-in is over.
+    pub fn look(&mut self, rtp: i64, arrival: Arrival) -> bool {
+        let passed = |since: Arrival| ticks_90k(arrival.monotonic.saturating_sub(since.monotonic));
+        if passed(self.first.1) > ticks_90k(Self::LONGEST) {
+            return true;
+        }
+        let taken = rtp.saturating_sub(self.newest.0);
+        // One that is shown earlier says nothing.
+        if taken <= 0 {
+            return false;
+        }
+        let in_time = passed(self.newest.1).saturating_mul(2) >= taken;
+        self.newest = (rtp, arrival);
+        let ahead = rtp.saturating_sub(self.first.0).saturating_sub(passed(self.first.1));
+        // More than any sender keeps is no run-in, and `place` judges it.
+        if ahead <= 3 * ticks_90k(ClockAnchor::RUN_AWAY) {
+            self.ahead_90k = self.ahead_90k.max(ahead.min(ticks_90k(Self::FARTHEST)));
+        }
+        in_time
+    }
+
+    /// Where the session is anchored, and how far before its first arrival.
+    pub fn anchor(&self) -> (ClockAnchor, Duration) {
+        let (rtp, arrival) = self.first;
+        let ahead = Duration::from_micros((self.ahead_90k * 100 / 9).max(0) as u64);
+        (ClockAnchor::new(VIDEO_CLOCK as u32, rtp, arrival.earlier(ahead)), ahead)
+    }
+}
+
 /// Decode times for pictures that arrive in decode order with presentation times alone, as RTP carries them.
 ///
 /// Where a stream reorders by up to `depth` pictures, the decode time of a picture is the presentation time that lies
@@ -302,6 +362,41 @@ mod tests {
         for rtp in [i64::MIN, i64::MAX] {
             assert!(anchor.place(rtp, arrival(0.3, 0)).is_err());
         }
+    }
+
+    #[test]
+    fn what_a_sender_has_kept_was_taken_before_it_arrives() {
+        // Three seconds at once, over 60 ms, then as they are taken; every other picture is shown earlier.
+        let (mut run_in, mut over) = (RunIn::new(777, arrival(0.0, 0)), None);
+        let at = |n: i64| if n < 75 { n as f64 * 0.0008 } else { (n - 74) as f64 / 25.0 + 0.06 };
+        for n in 1..80 {
+            if run_in.look(777 + n * 3600, arrival(at(n), 0)) {
+                over = Some(n);
+                break;
+            }
+        }
+        assert_eq!(over, Some(75));
+        let (mut anchor, ahead) = run_in.anchor();
+        assert!((ahead.as_secs_f64() - 2.9).abs() < 0.05, "{ahead:?}");
+        for n in 0..2000 {
+            let placed = anchor.place(777 + n * 3600, arrival(at(n), 0)).unwrap();
+            let early = placed as f64 / 90_000.0 - START as f64 - at(n);
+            assert!(early < 0.001, "picture {n} is placed {early} s before it came");
+        }
+    }
+
+    #[test]
+    fn a_camera_that_sends_what_it_takes_is_placed_where_it_arrives() {
+        let mut run_in = RunIn::new(5, arrival(0.0, 0));
+        assert!(run_in.look(3605, arrival(0.04, 0)));
+        let (mut anchor, ahead) = run_in.anchor();
+        assert_eq!(ahead, Duration::ZERO);
+        assert_eq!(anchor.place(5, arrival(0.0, 0)), Ok(START * VIDEO_CLOCK));
+        // Whatever is said of times, it ends.
+        let mut run_in = RunIn::new(i64::MIN, arrival(0.0, 0));
+        assert!(!run_in.look(i64::MAX, arrival(0.0, 0)) && !run_in.look(0, arrival(1.0, 0)));
+        assert!(run_in.look(0, arrival(2.1, 0)));
+        run_in.anchor();
     }
 
     #[test]

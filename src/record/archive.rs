@@ -3,7 +3,7 @@
 //! A [`Shelf`] is what one volume holds; an [`Archive`] answers from all of them as if they were one. What does not
 //! belong here: how an export is made (`export`), and anything that writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -140,6 +140,15 @@ impl Found {
         self.segment.as_ref().map_or(self.row.bytes, |segment| segment.row().bytes)
     }
 
+    /// Whether one mp4 holds both.
+    fn is_of_one_film_with(&self, next: &Found) -> bool {
+        let kind = |found: &Found| -> Option<Vec<u8>> {
+            let file = found.open().ok()??;
+            Some(recovery::head(&file).ok()??.video_kind().to_vec())
+        };
+        self.row.entries == next.row.entries || kind(self) == kind(next)
+    }
+
     /// The file, or nothing where retention was faster.
     pub(super) fn open(&self) -> io::Result<Option<File>> {
         match File::open(&self.file) {
@@ -156,33 +165,53 @@ pub struct Archive {
     /// Empty where a volume is away.
     shelves: Arc<[ArcSwapOption<Shelf>]>,
     exports: Arc<AtomicUsize>,
+    /// Volumes that could not be read, and why, where this process only reads.
+    away: Arc<[(PathBuf, String)]>,
 }
 
 impl Archive {
     pub(super) fn new(volumes: usize) -> Archive {
-        Archive { shelves: (0..volumes).map(|_| ArcSwapOption::empty()).collect(), exports: Arc::default() }
+        let shelves = (0..volumes).map(|_| ArcSwapOption::empty()).collect();
+        Archive { shelves, exports: Arc::default(), away: Arc::default() }
     }
 
     /// Opens what is recorded for a process that only reads; the daemon may run meanwhile. A volume that is away is said
     /// to be, and the others are read.
     pub fn read(config: &Config) -> Result<Archive, RecordError> {
         let volumes = volumes(&config.data, &config.record);
-        let archive = Archive::new(volumes.len());
-        let mut failed = None;
+        let mut archive = Archive::new(volumes.len());
+        let (mut failed, mut away) = (None, Vec::new());
         for (at, (volume, _)) in volumes.iter().enumerate() {
             let (recordings, index) = places(&volume.path);
             match Index::read(&index) {
                 Ok(index) => archive.put(at, Some(Arc::new(Shelf::new(recordings, index)))),
                 Err(error) => {
-                    tracing::warn!("volume {}: {error}", volume.name);
+                    tracing::warn!("volume {} is away, and what it holds is not told: {error}", volume.name);
+                    away.push((volume.path.clone(), error.to_string()));
                     failed.get_or_insert(error);
                 }
             }
         }
+        archive.away = away.into();
         match failed {
             Some(error) if archive.shelves().next().is_none() => Err(error),
             _ => Ok(archive),
         }
+    }
+
+    /// Volumes that could not be read, and why.
+    pub(super) fn away(&self) -> &[(PathBuf, String)] {
+        &self.away
+    }
+
+    /// Whether every volume is there.
+    pub(super) fn is_whole(&self) -> bool {
+        self.shelves().count() == self.shelves.len()
+    }
+
+    /// Whoever has recordings, configured or not.
+    pub fn cameras(&self) -> BTreeSet<String> {
+        self.shelves().flat_map(|shelf| shelf.index.cameras()).collect()
     }
 
     pub(super) fn put(&self, volume: usize, shelf: Option<Arc<Shelf>>) {
@@ -209,18 +238,23 @@ impl Archive {
     pub fn list(&self, camera: &str, range: Range<Timestamp>) -> Result<Vec<Stretch>, RecordError> {
         let range = ticks(&range)?;
         let mut recorded: Vec<Range<i64>> = Vec::new();
-        for Found { row, .. } in self.segments(camera, &range)? {
-            match recorded.last_mut().filter(|last| row.start_90k - last.end < JOIN_90K) {
+        let mut before: Option<Found> = None;
+        for found in self.segments(camera, &range)? {
+            let row = &found.row;
+            // Where another codec begins another item does: one export ends there.
+            let joins = before.as_ref().is_none_or(|before| before.is_of_one_film_with(&found));
+            match recorded.last_mut().filter(|last| joins && row.start_90k - last.end < JOIN_90K) {
                 Some(last) => last.end = last.end.max(row.end_90k),
                 None => recorded.push(row.start_90k..row.end_90k),
             }
+            before = Some(found);
         }
         let mut gaps = Vec::new();
         for shelf in self.shelves() {
             gaps.append(&mut shelf.find_gaps(camera, &range)?);
         }
         // Another volume may have what one has missed.
-        let gaps = gaps.into_iter().flat_map(|gap| without(gap, &recorded)).collect::<Vec<_>>();
+        let gaps = told_once(gaps.into_iter().flat_map(|gap| without(gap, &recorded)).collect());
         let clip = |start: i64, end: i64| (start.max(range.start), end.min(range.end));
         let mut told = Vec::new();
         for (cause, (start, end)) in (recorded.iter().map(|at| (None, clip(at.start, at.end))))
@@ -371,6 +405,25 @@ fn by_hours(range: Range<i64>, within: &Range<i64>) -> Vec<(i64, f64)> {
         (hour, ticks.max(0) as f64 / VIDEO_CLOCK as f64)
     };
     hours.take_while(|hour| *hour < within.end).map(part).collect()
+}
+
+/// Two volumes may tell of one gap: what overlaps is told once, by the one that began first.
+fn told_once(mut gaps: Vec<Gap>) -> Vec<Gap> {
+    gaps.sort_by_key(|gap| (gap.start_90k, std::cmp::Reverse(gap.end_90k)));
+    let mut told: Vec<Gap> = Vec::new();
+    for mut gap in gaps {
+        if let Some(last) = told.last_mut() {
+            if gap.cause == last.cause && gap.start_90k <= last.end_90k {
+                last.end_90k = last.end_90k.max(gap.end_90k);
+                continue;
+            }
+            gap.start_90k = gap.start_90k.max(last.end_90k);
+        }
+        if gap.start_90k < gap.end_90k {
+            told.push(gap);
+        }
+    }
+    told
 }
 
 /// What of a gap is not recorded after all.

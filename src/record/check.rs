@@ -129,6 +129,10 @@ impl Archive {
         progress: &mut dyn FnMut(&str, u64, u64),
     ) -> Result<Checked, RecordError> {
         let mut found = Checked::default();
+        for (path, error) in self.away() {
+            let what = format!("the volume is away, and what it holds was not looked at: {error}");
+            found.flaws.push(Flaw { file: path.clone(), kind: FlawKind::Missing, what });
+        }
         let mut volumes = Vec::new();
         for shelf in self.shelves() {
             let mut rows = shelf.index.all()?;

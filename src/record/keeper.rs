@@ -65,6 +65,7 @@ pub(super) fn run(volume: &Volume) {
                 volume.index_failed(error);
             }
             volume.check_index();
+            volume.try_again();
         }
         volume.wait(volume.sync_every().min(WRITE_BACK_EVERY));
     }

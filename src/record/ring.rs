@@ -18,7 +18,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::archive::Archive;
 use super::index::Gap;
 use super::volume::{Opening, Totals, Volume};
-use super::writer::{Key, Message};
+use super::writer::{Key, Message, Taken};
 use super::{GapCause, Lock, RecordError, alarms, marker, thread, ticks, volumes};
 use crate::config::{self, Id};
 use crate::health::{CameraCause, CameraLabel, Health, Severity};
@@ -145,9 +145,9 @@ impl Ring {
         let mut missing = None;
         match &volume {
             Some(volume) => volume.queue.send(&key, Message::Opened(self.inner.archive.clone())),
-            None => missing = Some(to_90k(self.inner.clock.wall())),
+            None => missing = Some(no_volume_since(to_90k(self.inner.clock.wall()))),
         }
-        let place = Mutex::new(RecorderPlace { volume, missing });
+        let place = Mutex::new(RecorderPlace { volume, end_90k: None, missing });
         Recorder { key, inner: self.inner.clone(), place, refusing: AtomicBool::new(false) }
     }
 
@@ -322,8 +322,14 @@ pub struct Recorder {
 
 struct RecorderPlace {
     volume: Option<Arc<Volume>>,
-    /// Since when there has been no volume to record on.
-    missing: Option<i64>,
+    /// End of the last part that a volume took.
+    end_90k: Option<i64>,
+    /// There is no volume to record on.
+    missing: Option<Gap>,
+}
+
+fn no_volume_since(start_90k: i64) -> Gap {
+    Gap { start_90k, end_90k: start_90k, cause: GapCause::Disk }
 }
 
 impl Recorder {
@@ -337,40 +343,46 @@ impl Recorder {
     pub fn push(&self, part: Arc<Part>) {
         let mut place = self.place();
         if part.independent && place.volume.as_ref().is_none_or(|volume| volume.is_out()) {
-            self.move_on(&mut place, part.start_90k);
+            self.move_on(&mut place);
         }
-        match &place.volume {
-            // Told here: a writer that hangs in the disk cannot.
+        let (start_90k, end_90k) = (part.start_90k, part.start_90k + part.duration_90k);
+        let taken = match &place.volume {
             Some(volume) => {
-                if volume.queue.part(&self.key, part, &self.refusing) {
+                let taken = volume.queue.part(&self.key, part, &self.refusing);
+                // Told here: a writer that hangs in the disk cannot.
+                if taken == (Taken::Refused { first: true }) {
                     volume.alarms.overflow();
                 }
+                taken
             }
-            None => drop(place.missing.get_or_insert(part.start_90k)),
+            None => Taken::Closed,
+        };
+        match taken {
+            Taken::In => place.end_90k = Some(end_90k),
+            Taken::Refused { .. } => {}
+            Taken::Closed => {
+                let since = place.end_90k.unwrap_or(start_90k);
+                place.missing.get_or_insert_with(|| no_volume_since(since));
+            }
         }
     }
 
     /// Goes to a volume that works. Where none does it stays, unless what it had is lost.
-    fn move_on(&self, place: &mut RecorderPlace, now_90k: i64) {
-        match self.inner.best_volume(&self.key) {
-            Some(better) => {
-                if let Some(left) = place.volume.take() {
-                    left.queue.send(&self.key, Message::Left);
-                }
-                let gap = place.missing.take().map(|start_90k| Gap {
-                    start_90k,
-                    end_90k: start_90k,
-                    cause: GapCause::Disk,
-                });
-                better.queue.send(&self.key, Message::Arrived(gap));
-                place.volume = Some(better);
-                self.refusing.store(false, Ordering::Relaxed);
-            }
-            None if place.volume.as_ref().is_some_and(|volume| volume.is_lost()) => {
-                place.volume = None;
-                place.missing = Some(now_90k);
-            }
-            None => {}
+    fn move_on(&self, place: &mut RecorderPlace) {
+        let better = self.inner.best_volume(&self.key);
+        if better.is_none() && !place.volume.as_ref().is_some_and(|volume| volume.is_lost()) {
+            return;
+        }
+        if let Some(left) = place.volume.take() {
+            // What is missing there already goes along, or begins with what it took last.
+            let running = left.shelf.gaps().get(&self.key).cloned();
+            left.queue.send(&self.key, Message::Left);
+            place.missing = running.or(place.missing.take()).or(place.end_90k.map(no_volume_since));
+        }
+        if let Some(better) = better {
+            better.queue.send(&self.key, Message::Arrived(place.missing.take()));
+            place.volume = Some(better);
+            self.refusing.store(false, Ordering::Relaxed);
         }
     }
 

@@ -2,6 +2,8 @@
 //!
 //! What does not belong here: which camera records on which volume (`super`), and reading (`archive`).
 
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -170,7 +172,10 @@ impl Volume {
     /// Looks whether somebody has taken the index away.
     pub(super) fn check_index(&self) {
         if !self.shelf.index.is_there() {
-            if let Err(error) = self.shelf.index.put_back() {
+            // Not below the mount point of a disk that is gone.
+            if self.is_there().is_ok()
+                && let Err(error) = self.shelf.index.put_back()
+            {
                 tracing::error!("{error}; the index is rebuilt from the recordings, without gaps");
             }
             self.lost.store(true, Ordering::Release);
@@ -190,6 +195,21 @@ impl Volume {
     pub(super) fn refuses(&self) {
         self.pressed.store(true, Ordering::Relaxed);
         self.refusing.store(true, Ordering::Relaxed);
+    }
+
+    /// Where others have taken what a volume refused, nobody writes there to find out that it takes again.
+    pub(super) fn try_again(&self) {
+        if self.totals.all.len() > 1 && self.refusing.load(Ordering::Relaxed) {
+            let trial = self.shelf.recordings.join(".trial");
+            let tried = File::create(&trial).and_then(|mut file| {
+                file.write_all(&[0; 64 << 10])?;
+                file.sync_all()
+            });
+            let _ = std::fs::remove_file(&trial);
+            if tried.is_ok() {
+                self.accepts();
+            }
+        }
     }
 
     pub(super) fn accepts(&self) {

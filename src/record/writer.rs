@@ -57,6 +57,18 @@ pub(super) enum Message {
     Closed,
 }
 
+/// What became of a part.
+#[derive(Debug, PartialEq)]
+pub(super) enum Taken {
+    In,
+    /// It does not fit; `first` where that begins.
+    Refused {
+        first: bool,
+    },
+    /// The volume is closing.
+    Closed,
+}
+
 /// What waits for the writer.
 #[derive(Default)]
 pub(super) struct Queue {
@@ -86,14 +98,16 @@ impl Queue {
         }
     }
 
-    /// Takes a part within the budget; past it every part up to the next independent one that fits is refused. True
-    /// where that begins.
-    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) -> bool {
+    /// Takes a part within the budget; past it every part up to the next independent one that fits is refused.
+    pub(super) fn part(&self, key: &Key, part: Arc<Part>, refusing: &AtomicBool) -> Taken {
         let mut inner = self.lock();
         let cost = part.len() + MESSAGE_COST;
         let was_refusing = refusing.load(Ordering::Relaxed);
-        if inner.closing || was_refusing && !part.independent {
-            return false;
+        if inner.closing {
+            return Taken::Closed;
+        }
+        if was_refusing && !part.independent {
+            return Taken::Refused { first: false };
         }
         let refused = inner.bytes + cost > BUDGET;
         refusing.store(refused, Ordering::Relaxed);
@@ -104,7 +118,7 @@ impl Queue {
             inner.messages.push_back((key.clone(), Message::Overflow));
         }
         self.filled.notify_one();
-        refused && !was_refusing
+        if refused { Taken::Refused { first: !was_refusing } } else { Taken::In }
     }
 
     /// How long the writer has been at its latest message.
@@ -224,9 +238,10 @@ impl Writer<'_> {
             }
             Message::Left => {
                 self.seal(&mut state);
-                if let Some(gap) = state.gap.take() {
-                    let now = self.now_90k();
-                    self.end_gap(&key, gap, now, self.stepped(&state));
+                self.volume.shelf.gaps().remove(&key);
+                // The other volume tells it from its beginning on.
+                if let Some(gap) = state.gap.take().filter(|gap| gap.end_90k > gap.start_90k) {
+                    self.put_gap(&key, &Gap { end_90k: gap.start_90k, ..gap });
                 }
                 return;
             }
@@ -276,7 +291,12 @@ impl Writer<'_> {
         } else {
             let last = archive.last_end(&key.0, key.1);
             if let Some((last, before)) = self.indexed(last).flatten() {
-                let cause = before.filter(|cause| *cause == GapCause::Off).unwrap_or(GapCause::Daemon);
+                let cause = match before {
+                    Some(GapCause::Off) => GapCause::Off,
+                    // What a volume holds that is away is not missing because nobody recorded.
+                    _ if !archive.is_whole() => GapCause::Disk,
+                    _ => GapCause::Daemon,
+                };
                 self.end_gap(key, Gap { start_90k: last, end_90k: last, cause }, now, 0);
             }
         }
@@ -361,9 +381,10 @@ impl Writer<'_> {
             "{camera} is not recorded: {folder}: {error}; {what}; recording is tried again every {} s",
             RETRY.as_secs()
         )));
-        self.volume.refuses();
         let from = self.seal(state).unwrap_or(part.start_90k);
         self.begin_gap(key, state, GapCause::Disk, from);
+        // Now the recorder may leave, and takes the gap along.
+        self.volume.refuses();
         state.retry = Some(Instant::now() + RETRY);
     }
 
@@ -511,11 +532,13 @@ mod tests {
         let key = (Id::from("gate"), Feed::Main);
         let large = parts(60 << 20, 5, true);
         let told: Vec<_> = large.iter().map(|part| queue.part(&key, part.clone(), &refusing)).collect();
-        assert_eq!(told, [false, false, false, false, true]);
+        let refused = |first| Taken::Refused { first };
+        assert_eq!(told, [Taken::In, Taken::In, Taken::In, Taken::In, refused(true)]);
         // It would fit, but cannot be decoded without what was refused.
         let small = parts(100, 3, false).pop().unwrap();
-        assert!(!small.independent && !queue.part(&key, small, &refusing));
-        assert!(!queue.part(&key, large[4].clone(), &refusing), "told once");
+        assert!(!small.independent);
+        assert_eq!(queue.part(&key, small, &refusing), refused(false));
+        assert_eq!(queue.part(&key, large[4].clone(), &refusing), refused(false), "told once");
         let mut kinds = String::new();
         let mut take = |queue: &Queue| match queue.next(Duration::ZERO).unwrap() {
             Some((_, Message::Part(_))) => kinds.push('p'),
@@ -523,7 +546,7 @@ mod tests {
             _ => kinds.push('-'),
         };
         take(&queue);
-        assert!(!queue.part(&key, large[4].clone(), &refusing));
+        assert_eq!(queue.part(&key, large[4].clone(), &refusing), Taken::In);
         (0..6).for_each(|_| take(&queue));
         assert_eq!(kinds, "ppppop-");
     }
