@@ -31,8 +31,8 @@ fuzz_target!(|file: &[u8]| {
     let from = time::from_90k(head.about.start_90k.saturating_sub(90_000));
     let to = time::from_90k(head.about.start_90k.saturating_add(3600 * 90_000));
     if from < to {
-        ring.list(&head.about.camera, from..to).expect("a list");
-        if let Ok(mut export) = ring.export(&head.about.camera, from..to) {
+        ring.archive().list(&head.about.camera, from..to).expect("a list");
+        if let Ok(mut export) = ring.archive().export(&head.about.camera, from..to) {
             while let Some(chunk) = export.blocking_recv() {
                 chunk.expect("an export of what is there");
             }

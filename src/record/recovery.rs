@@ -15,7 +15,6 @@ use super::archive::JOIN_90K;
 use super::clock::BELIEVED_90K;
 use super::index::{Gap, Index, Row};
 use super::{GapCause, RecordError};
-use crate::media::VIDEO_CLOCK;
 use crate::media::cmaf::read::{Fragment, Head};
 use crate::media::cmaf::tail::{Point, Tail};
 
@@ -28,9 +27,6 @@ const HEAD: usize = 64 << 10;
 /// So many zeros are blocks that were never written: no NAL unit holds more than two in a row (ITU-T H.264 and H.265,
 /// 7.4.1), though some cameras' end with a few.
 const ZEROS: usize = 256;
-
-/// Shorter holes are no gaps.
-const TOLERANCE_90K: i64 = VIDEO_CLOCK / 2;
 
 /// The packager ends a part at 16 MiB and the picture that passes it.
 const MAX_PAYLOAD: usize = 128 << 20;
@@ -101,7 +97,7 @@ fn tell_holes(index: &Index, mut begun: Vec<(String, String, i64)>) -> Result<()
     begun.sort();
     for (camera, stream, start_90k) in begun {
         if let Some(before) = index.last_end_before(&camera, &stream, start_90k)?
-            && start_90k - before > TOLERANCE_90K
+            && start_90k - before > JOIN_90K
         {
             let gap = Gap { start_90k: before, end_90k: start_90k, cause: GapCause::Daemon };
             index.put_gap(&camera, &stream, &gap)?;
