@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use jiff::Timestamp;
 use retina::client::{
     Demuxed, InitialTimestampPolicy, PlayOptions, Session as Rtsp, SessionOptions, SetupOptions,
     TcpTransportOptions, TeardownPolicy, UdpTransportOptions,
@@ -22,7 +21,7 @@ use url::Url;
 use super::guard::{Breach, Guard};
 use crate::config::reach::{Barred, Reach};
 use crate::config::{self, Credentials, Transport};
-use crate::media::time::{Arrival, ClockAnchor, ClockError, DecodeTimes, RunIn};
+use crate::media::time::{Arrival, Clock, ClockAnchor, ClockError, DecodeTimes, RunIn, SystemClock};
 use crate::media::{
     AccessUnit, AudioCodec, AudioFrame, AudioParams, Sample, VIDEO_CLOCK, VideoCodec, VideoParams, h265,
 };
@@ -492,10 +491,9 @@ async fn resolve(url: &Url, reach: &Reach) -> Result<SocketAddr, SessionError> {
 }
 
 fn arrival() -> Arrival {
-    static ORIGIN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     // From some time before the process began: what has just begun may have been taken earlier.
-    let monotonic = Duration::from_secs(3600) + ORIGIN.get_or_init(Instant::now).elapsed();
-    Arrival { monotonic, wall: Timestamp::now() }
+    let monotonic = Duration::from_secs(3600) + SystemClock.steady();
+    Arrival { monotonic, wall: SystemClock.wall() }
 }
 
 fn codec_of(stream: &retina::client::Stream) -> Option<VideoCodec> {

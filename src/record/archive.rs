@@ -408,7 +408,7 @@ fn by_hours(range: Range<i64>, within: &Range<i64>) -> Vec<(i64, f64)> {
 }
 
 /// Two volumes may tell of one gap: what overlaps is told once, by the one that began first.
-fn told_once(mut gaps: Vec<Gap>) -> Vec<Gap> {
+pub(super) fn told_once(mut gaps: Vec<Gap>) -> Vec<Gap> {
     gaps.sort_by_key(|gap| (gap.start_90k, std::cmp::Reverse(gap.end_90k)));
     let mut told: Vec<Gap> = Vec::new();
     for mut gap in gaps {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::archive::{Archive, JOIN_90K, without};
+use super::archive::{Archive, JOIN_90K, told_once, without};
 use super::index::Gap;
 use super::{GapCause, RecordError, ticks};
 use crate::media::{VIDEO_CLOCK, time};
@@ -68,8 +68,7 @@ impl Archive {
             let near = recorded[near..].iter().take_while(|there| there.start < gap.end_90k);
             missing.extend(without(gap.clone(), &near.cloned().collect::<Vec<_>>()));
         }
-        missing.sort_by_key(|gap| gap.start_90k);
-        Ok((merge_recorded(&recorded, step_90k), merge_gaps(missing, step_90k)))
+        Ok((merge_recorded(&recorded, step_90k), merge_gaps(told_once(missing), step_90k)))
     }
 }
 
