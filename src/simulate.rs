@@ -118,8 +118,12 @@ fn schedule(clip: &clip::Clip) -> Vec<(i64, Due<'_>)> {
     due
 }
 
-/// Pushes the clip's samples at their decode times, round after round, for ever.
+/// Pushes the clip's samples at their decode times, round after round, for ever. Several cameras are no more in step
+/// than real ones are: each begins a part of a picture's time later.
 pub async fn play(clip: clip::Clip, stream: Arc<LiveStream>) {
+    let picture_90k = clip.pictures.get(1).map_or(0, |second| second.dts_90k.clamp(0, VIDEO_CLOCK));
+    let phase_90k = rand::random_range(0..=picture_90k);
+    tokio::time::sleep(Duration::from_micros(phase_90k as u64 * 100 / 9)).await;
     let epoch_90k = time::to_90k(Timestamp::now());
     let started = Instant::now();
     stream.announce_audio(clip.audio.as_ref().map(|sound| sound.params.clone()));

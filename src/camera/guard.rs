@@ -5,7 +5,8 @@
 //! the data:
 //!
 //! * It polls the library with a small ration of tokio's cooperative budget, so that a turn of the task makes at most
-//!   [`READS`] reads from a socket. Between two turns deadlines are looked at, and other tasks run.
+//!   [`READS`] reads from a socket, and one where a session keeps unusually much. Between two turns deadlines and limits
+//!   are looked at, and other tasks run.
 //! * It measures what the library has allocated within its polls and not freed ([`super::alloc`]): what it hoards.
 //!
 //! Past a limit the step ends with a [`Breach`]; dropping the session frees everything.
@@ -36,6 +37,10 @@ const NOISE: i64 = 32 << 10;
 /// What a turn may ask of a socket: a picture that came takes one read, one that finds nothing more, and the wait for
 /// the next. With less, each picture would take the task several turns.
 const READS: u8 = 3;
+
+/// What a session keeps beyond this since its last picture makes it read once a turn: a read may fill a buffer that has
+/// just doubled, and three of them would pass the limit three times over before anybody looks.
+const UNUSUAL: i64 = 1 << 20;
 
 /// What a task may do before tokio makes it yield (tokio's `coop`).
 const TASK_BUDGET: u8 = 128;
@@ -101,7 +106,7 @@ impl Guard {
             if deadline.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(Breach::Silent(within)));
             }
-            ready!(ration(cx));
+            ready!(ration(cx, if *pending > UNUSUAL { 1 } else { READS }));
             let before = net_of_thread();
             let polled = step.as_mut().poll(cx);
             *pending += net_of_thread() - before;
@@ -117,21 +122,21 @@ impl Guard {
     }
 }
 
-/// Leaves the task at most [`READS`] of its budget before it must yield.
-fn ration(cx: &mut Context<'_>) -> Poll<()> {
+/// Leaves the task at most `reads` of its budget before it must yield.
+fn ration(cx: &mut Context<'_>, reads: u8) -> Poll<()> {
     let first = ready!(coop::poll_proceed(cx));
     let mut taken = 1;
-    while taken <= READS && coop::has_budget_remaining() {
+    while taken <= reads && coop::has_budget_remaining() {
         ready!(coop::poll_proceed(cx)).made_progress();
         taken += 1;
     }
-    if taken <= READS {
+    if taken <= reads {
         // No more was left: an earlier step has had this turn rationed. What was taken to find out is given back.
         drop(first);
         return Poll::Ready(());
     }
     first.made_progress();
-    for _ in taken..TASK_BUDGET - READS {
+    for _ in taken..TASK_BUDGET - reads {
         ready!(coop::poll_proceed(cx)).made_progress();
     }
     Poll::Ready(())

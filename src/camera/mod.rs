@@ -29,6 +29,7 @@ use crate::media::cmaf::{Packager, Part};
 use crate::media::{Feed, Sample};
 use crate::record::{GapCause, Recorder, Ring};
 pub use ingest::Ingest;
+use ingest::{Hurried, Hurry};
 use retry::{Backoff, Password};
 use source::{Session, SessionError, Target};
 
@@ -44,7 +45,7 @@ pub struct Camera {
     tasks: JoinSet<()>,
     stop: DropGuard,
     /// By UDP the kernel drops what of a large picture is not received at once.
-    _at_once: Option<Arc<()>>,
+    _hurried: Option<Hurried>,
 }
 
 impl Camera {
@@ -74,6 +75,7 @@ impl Camera {
                 password: password.clone(),
                 health: health.clone(),
                 stop: stop.clone(),
+                hurry: ingest.hurry.clone(),
                 run: 0,
                 next_seq: 0,
                 next_part: 0,
@@ -84,8 +86,8 @@ impl Camera {
         };
         let main = start(Feed::Main, &config.url, MAIN_CAP, recorder);
         let sub = config.sub_url.as_ref().map(|url| start(Feed::Sub, url, SUB_CAP, None));
-        let at_once = (config.transport == Transport::Udp).then(|| ingest.at_once.clone());
-        Camera { config, main, sub, tasks, stop: stop.drop_guard(), _at_once: at_once }
+        let hurried = (config.transport == Transport::Udp).then(|| ingest.hurry.hold());
+        Camera { config, main, sub, tasks, stop: stop.drop_guard(), _hurried: hurried }
     }
 
     /// Ends the sessions, gives the last part to the recorder and closes the streams; false when it took longer than
@@ -113,6 +115,7 @@ struct Way {
     password: Arc<Password>,
     health: Health,
     stop: CancellationToken,
+    hurry: Hurry,
     /// Numbers that rise over sessions.
     run: u64,
     next_seq: u64,
@@ -158,6 +161,7 @@ impl Way {
             () = &mut stopped => return Ok(()),
             session = self.password.open(self.live.feed, &self.target, self.run, self.next_seq) => session?,
         };
+        self.hurry.settle();
         self.live.announce_audio(session.audio());
         let mut packager = Packager::new(self.run, self.next_part, session.audio());
         let ended = loop {

@@ -319,6 +319,22 @@ mod tests {
         }
     }
 
+    /// As the thread that receives does while nobody watches: it wakes every 73 ms (and what it does takes a little).
+    #[test]
+    fn pictures_that_are_received_together_keep_their_time() {
+        for rate in [5.0, 10.0, 12.5, 15.0, 20.0, 24.0, 25.0, 29.97, 30.0, 50.0] {
+            let mut anchor = ClockAnchor::new(90_000, 0, arrival(0.0, 0));
+            for n in 0..(600.0 * rate) as i64 {
+                let taken = n as f64 / rate;
+                let received = if taken < 1.0 { taken } else { (taken / 0.073_06).ceil() * 0.073_06 };
+                let rtp = (taken * VIDEO_CLOCK as f64) as i64;
+                let placed = anchor.place(rtp, arrival(received, 0)).unwrap();
+                let off = (placed - START * VIDEO_CLOCK - rtp).abs() as f64 / VIDEO_CLOCK as f64;
+                assert!(off < 0.02, "{off} s off after {taken} s at {rate} pictures a second");
+            }
+        }
+    }
+
     #[test]
     fn a_drifting_camera_is_slewed_by_at_most_500_ppm() {
         let mut anchor = ClockAnchor::new(90_000, 0, arrival(0.0, 0));
