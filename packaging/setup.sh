@@ -12,7 +12,7 @@ base="gcc make pkg-config python3 python3-pip unzip ca-certificates
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-libav"
 # RTSP cameras (gst-rtsp-server driven from Python), reference decoders and clients, numpy references.
 test="ffmpeg gstreamer1.0-tools gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
-    python3-gi gir1.2-gst-rtsp-server-1.0 python3-numpy iproute2 systemd"
+    python3-gi gir1.2-gst-rtsp-server-1.0 python3-numpy iproute2 systemd libfaketime"
 
 wanted=$base
 [ "${1:-}" = test ] && wanted="$base $test"
