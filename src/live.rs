@@ -31,6 +31,12 @@ const ENTRY_COST: usize = 256;
 /// How far back samples and parts are kept: what HLS playlists show, and a margin for players that are late.
 const KEPT_90K: i64 = 30 * crate::media::VIDEO_CLOCK;
 
+/// The same of a stream that nobody reads: there is enough for whoever comes, and of most cameras nobody does.
+const KEPT_UNREAD_90K: i64 = 8 * crate::media::VIDEO_CLOCK;
+
+/// A stream is read for so long after its parts were asked for: players ask every few seconds.
+const READ_90K: i64 = 60 * crate::media::VIDEO_CLOCK;
+
 /// Segments whose parts stay however old: the three whole ones that a player wants (RFC 8216 section 6.3.3) and the
 /// one that grows. Key pictures far apart make them reach back further than [`KEPT_90K`].
 const KEPT_SEGMENTS: usize = 4;
@@ -120,6 +126,8 @@ struct Ring {
     /// their sequence numbers are shared by every reader.
     packetised: u64,
     cursors: usize,
+    /// Where the parts ended when they were last asked for.
+    asked_90k: Option<i64>,
     online: bool,
     closed: bool,
     /// What the budget was told.
@@ -268,6 +276,11 @@ impl Ring {
         self.packetised = self.packetised.max(to);
     }
 
+    fn kept_90k(&self, now_90k: i64) -> i64 {
+        let asked = self.asked_90k.is_some_and(|at| now_90k - at < READ_90K);
+        if asked || self.cursors > 0 { KEPT_90K } else { KEPT_UNREAD_90K }
+    }
+
     fn push(&mut self, sample: Sample) {
         let mut is_rap = false;
         if let Sample::Video(unit) = &sample {
@@ -283,14 +296,15 @@ impl Ring {
             self.rap = Some(self.end());
         }
         let entry = Entry { sample, packets: None };
-        let horizon = entry.at_90k() - KEPT_90K;
+        let horizon = entry.at_90k() - self.kept_90k(entry.at_90k());
         self.entry_bytes += entry.cost();
         self.entries.push_back(entry);
         self.drop_entries(|_, oldest| oldest.at_90k() < horizon);
     }
 
     fn push_part(&mut self, part: Arc<Part>) {
-        let horizon = part.start_90k + part.duration_90k - KEPT_90K;
+        let end = part.start_90k + part.duration_90k;
+        let horizon = end - self.kept_90k(end);
         self.part_bytes += part.len();
         let placed = self.place(part);
         self.parts.push_back(placed);
@@ -407,6 +421,7 @@ impl LiveStream {
             packetiser: Packetiser::new(rand::random()),
             packetised: 0,
             cursors: 0,
+            asked_90k: None,
             online: false,
             closed: false,
             accounted: 0,
@@ -572,10 +587,11 @@ impl LiveStream {
         [oldest.unwrap_or(ring.placed), ring.placed]
     }
 
-    /// The parts held now with their places, oldest first: about the last 30 s, and more where key pictures are far
-    /// apart. Then the length of the longest segment so far, which never falls.
+    /// The parts held now with their places, oldest first: about the last 8 s, from then on 30 s as long as somebody
+    /// asks, and more where key pictures are far apart. Then the length of the longest segment so far, which never falls.
     pub fn placed_parts(&self) -> (Vec<Placed>, i64) {
-        let ring = self.lock();
+        let mut ring = self.lock();
+        ring.asked_90k = ring.parts.back().map(|last| last.part.start_90k);
         (ring.parts.iter().cloned().collect(), ring.longest_segment_90k)
     }
 }

@@ -141,7 +141,12 @@ async fn under_pressure_every_stream_keeps_its_share_for_readers_and_playlists()
 #[test]
 fn samples_go_by_age() {
     let stream = stream(usize::MAX);
-    for seq in 0..2_000 {
+    for seq in 0..1_000 {
+        stream.push(unit(seq, 1, seq % 25 == 0, 10));
+    }
+    assert_eq!(holds(&stream), (799..1_000).collect::<Vec<_>>(), "8 s while nobody reads");
+    let _reader = stream.cursor();
+    for seq in 1_000..2_000 {
         stream.push(unit(seq, 1, seq % 25 == 0, 10));
     }
     assert_eq!(holds(&stream), (1_249..2_000).collect::<Vec<_>>());
@@ -220,11 +225,15 @@ fn part(seq: u64, independent: bool) -> Arc<Part> {
 #[test]
 fn parts_go_by_age_and_bytes_but_never_the_newest_independent_one() {
     let by_age = stream(1_000_000);
-    for seq in 0..100 {
-        by_age.push_part(part(seq, seq % 4 == 0));
-    }
-    let held = parts(&by_age);
-    assert_eq!((held[0].seq, held.len()), (40, 60));
+    let push = |numbers: std::ops::Range<u64>| {
+        numbers.for_each(|seq| by_age.push_part(part(seq, seq % 4 == 0)));
+        let held = parts(&by_age);
+        (held[0].seq, held.len())
+    };
+    assert_eq!(push(0..100), (84, 16), "8 s while nobody asks");
+    by_age.placed_parts();
+    assert_eq!(push(100..200), (140, 60));
+    assert_eq!(push(200..321), (305, 16), "a minute later");
 
     let by_bytes = stream(5_000);
     for seq in 0..20 {
