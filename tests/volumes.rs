@@ -114,6 +114,38 @@ fn a_missing_or_swapped_disk_is_not_recorded_on_and_is_taken_up_when_it_is_back(
 }
 
 #[test]
+fn a_volume_that_is_not_configured_any_more_is_asked_for_until_it_is_forgotten() {
+    let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let [one, two] = ["one", "two"].map(|name| {
+        let path = folder.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        volume(name, &path)
+    });
+    let open = |volumes: &[&Volume]| {
+        let health = Health::default();
+        let volumes = volumes.iter().map(|volume| Volume::clone(volume)).collect();
+        let ring = Ring::open(data.path(), Record { volumes, ..settings() }, health.clone()).unwrap();
+        assert!(ring.close(Duration::from_secs(60)));
+        health
+    };
+    assert_eq!(severity(&open(&[&one, &two]), "record/two"), Severity::Ok);
+    let health = open(&[&one]);
+    assert_eq!(severity(&health, "record/two"), Severity::Degraded);
+    assert!(message(&health, "record/two").contains("liuta ring forget two"));
+    assert!(liuta::record::forget(data.path(), "two").unwrap());
+    assert!(!liuta::record::forget(data.path(), "two").unwrap());
+    assert_eq!(severity(&open(&[&one]), "record/two"), Severity::Ok);
+
+    // A disk that was replaced on purpose.
+    std::fs::remove_dir_all(&one.path).unwrap();
+    std::fs::create_dir(&one.path).unwrap();
+    let health = open(&[&one]);
+    assert!(message(&health, "record/one").contains("liuta ring forget one"));
+    assert!(liuta::record::forget(data.path(), "one").unwrap());
+    assert_eq!(severity(&open(&[&one]), "record/one"), Severity::Ok);
+}
+
+#[test]
 fn an_index_that_is_taken_away_while_it_is_used_is_made_anew() {
     let data = tempfile::tempdir().unwrap();
     let ring = Ring::open(data.path(), settings(), Health::default()).unwrap();

@@ -1,4 +1,4 @@
-//! `liuta ring`: the index made anew, and recordings judged byte by byte.
+//! `liuta ring`: the index made anew, recordings judged byte by byte, and disks that were replaced.
 
 use std::path::PathBuf;
 
@@ -48,6 +48,17 @@ pub enum Ring {
         #[arg(long)]
         json: bool,
     },
+    /// Forget which disk a volume of [record.volumes] was; its recordings stay where they are
+    ///
+    /// After a disk was replaced on purpose: the next start takes what is found at the volume's path. Or for a volume that
+    /// is not configured any more, whose recordings nobody wants back.
+    Forget {
+        /// Its name
+        volume: String,
+        /// The box's configuration, which names its data folder
+        #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+        config: PathBuf,
+    },
 }
 
 pub(super) fn run(what: Ring) -> anyhow::Result<()> {
@@ -61,6 +72,16 @@ pub(super) fn run(what: Ring) -> anyhow::Result<()> {
             let range = (from.is_some() || to.is_some())
                 .then(|| from.unwrap_or(Timestamp::UNIX_EPOCH)..to.unwrap_or(Timestamp::MAX));
             verify(&config::file::load(&config)?.config, &Scope { cameras: camera, range }, json)
+        }
+        Ring::Forget { volume, config } => {
+            let data = config::file::load(&config)?.config.data.clone();
+            anyhow::ensure!(
+                record::forget(&data, &volume)?,
+                "no volume {volume:?} is known in {}",
+                data.display()
+            );
+            say!("forgotten; the next start of liuta takes what it finds");
+            Ok(())
         }
     }
 }

@@ -8,6 +8,9 @@ use crate::health::{Health, Severity};
 /// How long an overflow is told after it happened.
 const OVERFLOW_TOLD: Duration = Duration::from_secs(300);
 
+/// The same of files that somebody has removed: nobody may look for hours.
+const REMOVED_TOLD: Duration = Duration::from_secs(86_400);
+
 pub(super) struct Alarms {
     health: Health,
     subject: String,
@@ -20,6 +23,7 @@ struct Now {
     index: Option<String>,
     index_sync: Option<String>,
     overflow: Option<Instant>,
+    removed: Option<(Instant, String)>,
     /// The ring is shorter than promised.
     short: Option<String>,
     /// Evidence is kept for less than promised.
@@ -62,15 +66,24 @@ impl Alarms {
         self.change(|now| now.overflow = Some(Instant::now()));
     }
 
+    /// Files are gone that liuta has not removed.
+    pub(super) fn removed(&self, message: String) {
+        self.change(|now| now.removed = Some((Instant::now(), message)));
+    }
+
     pub(super) fn limits(&self, short: Option<String>, evidence: Option<String>, pinned: Option<String>) {
         self.change(|now| (now.short, now.evidence, now.pinned) = (short, evidence, pinned));
     }
 
     /// Lets old news go.
     pub(super) fn tick(&self) {
-        let old = |now: &Now| now.overflow.is_some_and(|at| at.elapsed() > OVERFLOW_TOLD);
-        if old(&self.lock()) {
+        let overflow = |now: &Now| now.overflow.is_some_and(|at| at.elapsed() > OVERFLOW_TOLD);
+        if overflow(&self.lock()) {
             self.change(|now| now.overflow = None);
+        }
+        let removed = |now: &Now| now.removed.as_ref().is_some_and(|(at, _)| at.elapsed() > REMOVED_TOLD);
+        if removed(&self.lock()) {
+            self.change(|now| now.removed = None);
         }
     }
 
@@ -105,13 +118,14 @@ impl Now {
             self.index.as_deref(),
             self.index_sync.as_deref(),
             overflow,
+            self.removed.as_ref().map(|(_, message)| message.as_str()),
             self.short.as_deref(),
             self.evidence.as_deref(),
             self.pinned.as_deref(),
         ];
         let severity = match told {
             [Some(_), ..] => Severity::Failed,
-            [None, None, None, None, None, None, None] => Severity::Ok,
+            [None, None, None, None, None, None, None, None] => Severity::Ok,
             _ => Severity::Degraded,
         };
         (severity, told.into_iter().flatten().collect::<Vec<_>>().join("; "))

@@ -314,6 +314,18 @@ impl Index {
         self.rows(of, params![camera, limit])
     }
 
+    /// The next folder in the order of names, behind `after`, that a sealed segment should lie in, and all that should.
+    pub(super) fn next_folder(&self, after: &str) -> Result<Option<(String, Vec<Row>)>> {
+        let next = self.rows("WHERE path > ? AND sealed ORDER BY path LIMIT 1", [after])?.pop();
+        let Some(folder) = next.as_ref().and_then(|row| row.path.rsplit_once('/')).map(|(folder, _)| folder)
+        else {
+            return Ok(None);
+        };
+        // `0` follows `/`.
+        let rows = self.rows("WHERE path > ?1 || '/' AND path < ?1 || '0' AND sealed", [folder])?;
+        Ok(Some((folder.to_owned(), rows)))
+    }
+
     fn rows(&self, which: &str, args: impl rusqlite::Params) -> Result<Vec<Row>> {
         let inner = self.lock();
         let sql = format!(

@@ -1,19 +1,22 @@
-//! The keeper thread: syncs what the writer wrote, seals segments, and removes the oldest ahead of need.
+//! The keeper thread: syncs what the writer wrote, seals segments, removes the oldest ahead of need, and looks whether
+//! what is recorded is still there.
 
+use std::collections::HashSet;
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::RecordError;
 use super::index::Row;
 use super::segment::Segment;
 use super::volume::Volume;
+use super::{GapCause, RecordError, stream};
 use crate::config::Record;
-use crate::health;
-use crate::media::VIDEO_CLOCK;
+use crate::health::{self, CameraCause};
 use crate::media::time::ticks_90k;
+use crate::media::{Feed, VIDEO_CLOCK};
 
 const RETENTION_EVERY: Duration = Duration::from_secs(5);
 
@@ -66,6 +69,9 @@ pub(super) fn run(volume: &Volume) {
             }
             volume.check_index();
             volume.try_again();
+            if let Err(error) = keeper.look_for_files() {
+                volume.index_failed(&error);
+            }
         }
         volume.wait(volume.sync_every().min(WRITE_BACK_EVERY));
     }
@@ -87,6 +93,8 @@ struct Keeper<'a> {
     freed: Option<Instant>,
     /// What could not be made room for then.
     unmet: Option<String>,
+    /// The files of the folder behind it are looked for next.
+    looked_at: String,
 }
 
 impl Keeper<'_> {
@@ -101,6 +109,7 @@ impl Keeper<'_> {
             limited: None,
             freed: None,
             unmet: None,
+            looked_at: String::new(),
         }
     }
 
@@ -294,7 +303,7 @@ impl Keeper<'_> {
         for row in doomed {
             let path = self.volume.shelf.recordings.join(&row.path);
             if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != std::io::ErrorKind::NotFound
+                && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!("{}: {error}", path.display());
             }
@@ -303,6 +312,43 @@ impl Keeper<'_> {
             folders.take_while(|folder| std::fs::remove_dir(folder).is_ok()).for_each(drop);
         }
         if refused { remove_rows() } else { Ok(()) }
+    }
+
+    /// Whether a camera's day is still there, one after the other. What somebody else has removed becomes a gap at once,
+    /// not with the next start.
+    fn look_for_files(&mut self) -> rusqlite::Result<()> {
+        let volume = self.volume;
+        let Some((folder, rows)) = volume.shelf.index.next_folder(&self.looked_at)? else {
+            self.looked_at.clear();
+            return Ok(());
+        };
+        self.looked_at = format!("{folder}/~");
+        let there: io::Result<HashSet<_>> = match std::fs::read_dir(volume.shelf.recordings.join(&folder)) {
+            Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashSet::new()),
+            Err(error) => Err(error),
+        };
+        // Of a folder that cannot be read nothing is known.
+        let Ok(there) = there else { return Ok(()) };
+        let is_gone = |row: &Row| Path::new(&row.path).file_name().is_some_and(|name| !there.contains(name));
+        let lost: Vec<Row> = rows.into_iter().filter(is_gone).collect();
+        // Nor of one below the mount point of a disk that is gone.
+        let (Some(first), Ok(())) = (lost.first(), volume.is_there()) else { return Ok(()) };
+        let message = format!(
+            "{} recordings in {} are gone ({} is the first), and liuta has not removed them: what they held is shown as \
+             a gap; leave what is recorded to record.retention and record.max_size",
+            lost.len(),
+            volume.shelf.recordings.join(&folder).display(),
+            first.path
+        );
+        volume.shelf.index.lose(&lost)?;
+        for row in lost.iter().filter(|row| row.stream == stream(Feed::Main)) {
+            let label = CameraCause::new(row.camera.as_str(), GapCause::Disk.as_str());
+            let seconds = (row.end_90k - row.start_90k) as f64 / VIDEO_CLOCK as f64;
+            volume.health.metrics.gap_seconds.get_or_create(&label).inc_by(seconds);
+        }
+        volume.alarms.removed(message);
+        Ok(())
     }
 
     fn tell(&mut self, ring_end: i64, now: i64) -> rusqlite::Result<()> {

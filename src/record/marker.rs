@@ -51,7 +51,6 @@ pub(super) fn identify(data: &Path, volume: &config::Volume) -> Result<Place, Re
                 volume: volume.name.clone(),
                 path: root.display().to_string(),
                 found: if found.is_some() { "another disk" } else { "an empty place" },
-                known: known_file.display().to_string(),
             });
         }
         (None, found) => {
@@ -64,11 +63,33 @@ pub(super) fn identify(data: &Path, volume: &config::Volume) -> Result<Place, Re
                 }
             };
             known.insert(volume.name.clone(), id);
-            let text = serde_json::to_string_pretty(&known).unwrap_or_default();
-            owner::replace(&known_file, &text, 0o600).map_err(RecordError::io(&known_file))?;
+            remember(&known_file, &known)?;
         }
     }
     Ok(place)
+}
+
+/// Names of volumes that were recorded on and are not among `configured`.
+pub(super) fn left_out(data: &Path, configured: &[&str]) -> Result<Vec<String>, RecordError> {
+    let names = known(&data.join(KNOWN))?.into_keys();
+    Ok(names.filter(|name| name != config::OWN_VOLUME && !configured.contains(&name.as_str())).collect())
+}
+
+/// Forgets which disk a volume was: what is found there at the next start is taken, and a volume that is not configured
+/// is no longer asked for. What is recorded on it stays there. False where no volume of this name is known.
+pub fn forget(data: &Path, name: &str) -> Result<bool, RecordError> {
+    let known_file = data.join(KNOWN);
+    let mut known = known(&known_file)?;
+    let was_known = known.remove(name).is_some();
+    if was_known {
+        remember(&known_file, &known)?;
+    }
+    Ok(was_known)
+}
+
+fn remember(file: &PathBuf, known: &BTreeMap<String, String>) -> Result<(), RecordError> {
+    let text = serde_json::to_string_pretty(known).unwrap_or_default();
+    owner::replace(file, &text, 0o600).map_err(RecordError::io(file))
 }
 
 fn known(file: &PathBuf) -> Result<BTreeMap<String, String>, RecordError> {

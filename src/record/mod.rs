@@ -63,6 +63,7 @@ pub use self::archive::{Archive, Completeness, sum};
 pub use self::check::{Checked, Condition, FlawKind, Recording, Scope};
 pub use self::clip::Clip;
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
+pub use self::marker::forget;
 pub use self::playback::{Piece, SegmentReader};
 pub use self::rebuild::{Pin, Rebuilt, rebuild};
 pub use self::ring::{Recorder, Ring};
@@ -173,9 +174,9 @@ pub enum RecordError {
     /// Neither touched nor recorded on.
     #[error(
         "volume {volume}: {found} is at {path}, not the disk that was there: mount that one; to record on what \
-         is there now, remove \"{volume}\" from {known} and restart"
+         is there now, run `liuta ring forget {volume}` and restart"
     )]
-    Foreign { volume: String, path: String, found: &'static str, known: String },
+    Foreign { volume: String, path: String, found: &'static str },
     #[error("{path}: {error}")]
     Io { path: String, error: std::io::Error },
     #[error("index: {0}")]

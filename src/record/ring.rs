@@ -110,6 +110,14 @@ impl Ring {
                 Ok(()) | Err(_) => {}
             }
         }
+        let configured: Vec<&str> = inner.slots.iter().map(|slot| slot.config.name.as_str()).collect();
+        for name in marker::left_out(data, &configured)? {
+            let message = format!(
+                "it is not in [record.volumes] any more: what was recorded on it is neither shown nor removed. Name it \
+                 again, or run `liuta ring forget {name}`"
+            );
+            inner.health.set(&alarms::subject(&name), Severity::Degraded, message);
+        }
         let looking = inner.clone();
         thread("liuta-volumes", move || {
             looking.look_after(&lock);
