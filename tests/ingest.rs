@@ -364,7 +364,7 @@ async fn as_many_pictures_are_recorded_as_were_sent() {
     assert_eq!(recorded.health.metrics.camera_sessions.get_or_create(&label).get(), 1);
 
     let range = start..jiff::Timestamp::now();
-    let mut export = recorded.ring.archive().export("gate", range).unwrap();
+    let mut export = recorded.ring.archive().export("gate", range).unwrap().chunks;
     let file = tempfile::NamedTempFile::new().unwrap();
     while let Some(bytes) = export.recv().await {
         std::io::Write::write_all(&mut file.as_file(), &bytes.unwrap()).unwrap();

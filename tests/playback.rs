@@ -486,6 +486,98 @@ async fn an_mp4_of_a_range_is_exact_to_the_picture() {
     assert!((3000..=3002).contains(&levels.len()), "{}", levels.len());
 }
 
+/// As `/get` says of an answer, in seconds after `since`.
+fn captured(answer: &reqwest::Response, name: &str, since: Timestamp) -> f64 {
+    let at: Timestamp = answer.headers()[name].to_str().unwrap().parse().unwrap();
+    at.duration_since(since).as_secs_f64()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_mp4_says_when_it_begins_and_ends_and_an_export_has_one_of_each_codec() {
+    let start = minutes_ago(5);
+    let mut daemon = daemon(DEAD, |data| {
+        let runs = [
+            Run { clip: &CLIPS.h264, start, rounds: 2 },
+            Run { clip: &CLIPS.h265, start: later(start, 20.4), rounds: 2 },
+            Run { clip: &CLIPS.h264, start: later(start, 70.0), rounds: 1 },
+        ];
+        past::record(data, "gate", &runs);
+    })
+    .await;
+    let get = |from: f64, seconds: f64| {
+        let from = later(start, from);
+        format!("/get?path=gate&start={from}&duration={seconds}")
+    };
+    // From where, how long; and what is given: within a picture's time.
+    for (from, seconds, begins, ends) in [
+        (5.0, 5.0, 5.0, 10.0),
+        (5.0, 60.0, 5.0, 20.0),
+        (-10.0, 15.0, 0.0, 5.0),
+        (45.0, 27.0, 70.0, 72.0),
+        (45.0, 90.0, 70.0, 80.0),
+        (25.0, 55.0, 25.0, 40.4),
+    ] {
+        let answer = daemon.get(&get(from, seconds)).await;
+        let told = ["x-capture-time", "x-capture-end"].map(|name| captured(&answer, name, start));
+        let near = |told: f64, wanted: f64| (told - wanted).abs() < 0.05;
+        assert!(near(told[0], begins) && near(told[1], ends), "{seconds} s from {from} on: {told:?}");
+        assert_eq!(answer.headers()[header::ACCEPT_RANGES], "none");
+    }
+    let (client, token) = (reqwest::Client::new(), daemon.token_of("operator", &[]));
+    let head = client.head(daemon.url(&get(5.0, 60.0))).bearer_auth(token).send().await.unwrap();
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(head.headers().get(header::CONTENT_LENGTH), None, "{:?}", head.headers());
+    assert!((captured(&head, "x-capture-end", start) - 20.0).abs() < 0.05);
+
+    let clip = daemon.folder.path().join("case.mp4");
+    let mut liuta = Command::new(env!("CARGO_BIN_EXE_liuta"));
+    liuta
+        .args(["export", "--json", "--camera", "gate", "--config"])
+        .arg(daemon.config_file())
+        .arg("-o")
+        .arg(&clip);
+    liuta.args(["--from", &start.to_string(), "--to", &later(start, 80.0).to_string()]);
+    let done: Value = serde_json::from_str(&run(&mut liuta)).unwrap();
+    let files = done["files"].as_array().unwrap();
+    let names: Vec<_> = files.iter().map(|file| file["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["case.mp4", "case-2.mp4", "case-3.mp4"]);
+    for (file, (kind, pictures, gaps)) in
+        files.iter().zip([("avc1", 500, 0), ("hvc1", 500, 1), ("avc1", 250, 0)])
+    {
+        assert!(file["codec"].as_str().unwrap().starts_with(kind), "{file}");
+        assert_eq!(file["pictures"], pictures, "{file}");
+        assert_eq!(file["gaps"].as_array().unwrap().len(), gaps, "{file}");
+        let path = clip.with_file_name(file["name"].as_str().unwrap());
+        assert_eq!(common::decoded_pictures(&path), pictures);
+    }
+    assert_eq!(files[1]["gaps"][0]["cause"], "camera");
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_liuta"));
+    run(verify.arg("verify").arg(&clip));
+    std::fs::write(clip.with_file_name("case-2.mp4"), "another").unwrap();
+    let mut verify = Command::new(env!("CARGO_BIN_EXE_liuta"));
+    assert!(!verify.arg("verify").arg(&clip).output().unwrap().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_somebody_removes_is_a_gap_at_once() {
+    let start = minutes_ago(6);
+    let mut daemon = daemon(DEAD, |data| {
+        past::record(data, "gate", &[Run { clip: &CLIPS.h264, start, rounds: 18 }]);
+    })
+    .await;
+    let minute = later(start, 60.0);
+    let folder = daemon.data().join(format!("recordings/gate/{}", minute.strftime("%Y-%m-%d")));
+    std::fs::remove_file(folder.join(format!("{}.mp4", minute.strftime("%H-%M-%S")))).unwrap();
+    let label = ["camera=\"gate\"", "cause=\"disk\""];
+    let seconds = daemon.until_metric(MINUTE, "liuta_gap_seconds_total", &label, 50.0).await;
+    assert!((59.0..=61.0).contains(&seconds), "{seconds}");
+    let listed = daemon.json(&format!("/list?path=gate&start={start}&end={}", later(start, 180.0))).await;
+    let gaps: Vec<_> = listed.as_array().unwrap().iter().map(|item| item["gap"].as_str()).collect();
+    assert_eq!(gaps, [None, Some("disk"), None], "{listed}");
+    let health = daemon.health().await;
+    assert!(health.to_string().contains("liuta has not removed them"), "{health}");
+}
+
 /// The first byte does not wait for a look at every file, so a change that comes with the minute itself is not expected.
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_that_change_with_the_minute_are_followed_in_one_mp4() {
@@ -577,13 +669,16 @@ async fn bad_requests_are_told_apart() {
         ("/api/v1/timeline?camera=gate&width=0".to_owned(), 400),
         ("/api/v1/timeline?camera=gate&width=5001".to_owned(), 400),
         ("/api/v1/timeline?camera=..".to_owned(), 400),
+        ("/api/v1/timeline?camera=nobody".to_owned(), 404),
     ];
     for (path, status) in asked {
         let answer = daemon.get(&path).await;
         assert_eq!(answer.status().as_u16(), status, "{path}");
         assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
         let problem: Value = answer.json().await.unwrap();
-        assert!(!problem["detail"].as_str().unwrap().is_empty(), "{path}: {problem}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(!detail.is_empty(), "{path}: {problem}");
+        assert_eq!(detail.contains("no camera \"nobody\""), path.contains("nobody"), "{path}: {problem}");
     }
     // A camera that is not configured and has a past is played.
     let listed = daemon.get(&playback("gate", start, end)).await;
@@ -593,7 +688,8 @@ async fn bad_requests_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_time_bar_shows_everything_in_one_query_at_any_zoom() {
     let start = minutes_ago(30);
-    let mut daemon = daemon(DEAD, |data| {
+    let yard = format!("{DEAD}[cameras.yard]\nurl = \"rtsp://127.0.0.1:1/b\"\n");
+    let mut daemon = daemon(&yard, |data| {
         let run = |at, rounds| Run { clip: &CLIPS.h264, start: later(start, at), rounds };
         past::record(data, "gate", &[run(0.0, 12), run(121.0, 6), run(600.0, 6)]);
         let store = Store::open(data).unwrap();
@@ -623,11 +719,11 @@ async fn a_time_bar_shows_everything_in_one_query_at_any_zoom() {
         let end = later(start, seconds);
         daemon.json(&format!("/api/v1/timeline?{camera}&start={start}&end={end}&width={width}")).await
     };
-    let told = bar(1200.0, 5000, "camera=gate&camera=nobody").await;
+    let told = bar(1200.0, 5000, "camera=gate&camera=yard").await;
     assert_eq!(told["step"], 0.24);
-    let (gate, nobody) = (&told["cameras"][0], &told["cameras"][1]);
-    assert_eq!((&gate["camera"], &nobody["camera"]), (&"gate".into(), &"nobody".into()));
-    assert_eq!(nobody["recorded"].as_array().unwrap().len(), 0);
+    let (gate, yard) = (&told["cameras"][0], &told["cameras"][1]);
+    assert_eq!((&gate["camera"], &yard["camera"]), (&"gate".into(), &"yard".into()));
+    assert_eq!(yard["recorded"].as_array().unwrap().len(), 0);
     assert_eq!(gate["recorded"].as_array().unwrap().len(), 3, "{}", gate["recorded"]);
     assert_eq!(gate["gaps"][0]["cause"], "camera");
     assert_eq!(gate["alerts"].as_array().unwrap().len(), 3);

@@ -64,7 +64,7 @@ fn pictures(path: &Path) -> usize {
 }
 
 fn export(ring: &Arc<Ring>, camera: &str, from: Timestamp, to: Timestamp, path: &Path) {
-    let mut stream = ring.archive().export(camera, from..to).unwrap();
+    let mut stream = ring.archive().export(camera, from..to).unwrap().chunks;
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.blocking_recv() {
         bytes.extend_from_slice(&chunk.unwrap());

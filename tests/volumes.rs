@@ -123,7 +123,7 @@ fn a_volume_that_is_not_configured_any_more_is_asked_for_until_it_is_forgotten()
     });
     let open = |volumes: &[&Volume]| {
         let health = Health::default();
-        let volumes = volumes.iter().map(|volume| Volume::clone(volume)).collect();
+        let volumes = volumes.iter().copied().cloned().collect();
         let ring = Ring::open(data.path(), Record { volumes, ..settings() }, health.clone()).unwrap();
         assert!(ring.close(Duration::from_secs(60)));
         health

@@ -33,7 +33,7 @@ fuzz_target!(|file: &[u8]| {
     if from < to {
         ring.archive().list(&head.about.camera, from..to).expect("a list");
         if let Ok(mut export) = ring.archive().export(&head.about.camera, from..to) {
-            while let Some(chunk) = export.blocking_recv() {
+            while let Some(chunk) = export.chunks.blocking_recv() {
                 chunk.expect("an export of what is there");
             }
         }

@@ -17,7 +17,8 @@ use utoipa::ToSchema;
 use super::door::{Answer, Asked};
 use super::problem::Problem;
 use crate::access::{Action, Denied, Standing};
-use crate::record::{GapCause, MAX_EXPORT, Stretch};
+use crate::media::cmaf::read::Head;
+use crate::record::{Export, GapCause, MAX_EXPORT, Stretch};
 use crate::relay::hls;
 use crate::vision::{Picture, PictureError};
 
@@ -173,7 +174,7 @@ pub enum Listed {
     responses((status = 200, description = "Recordings and gaps, oldest first", body = Vec<Listed>))
 )]
 pub async fn list(asked: Asked) -> Answer {
-    let camera = known_camera(&asked)?;
+    let camera = asked_camera(&asked)?;
     let now = Timestamp::now();
     let start = asked.time("start")?.unwrap_or(now - LIST_BACK);
     let end = asked.time("end")?.unwrap_or(now + SignedDuration::from_secs(60));
@@ -182,9 +183,8 @@ pub async fn list(asked: Asked) -> Answer {
     }
     let asked_for = camera.clone();
     let stretches = asked.ask(move |state| state.ring.archive().list(&asked_for, start..end)).await?;
-    if stretches.is_empty() && !asked.state.settings.config().cameras.contains_key(camera.as_str()) {
-        let detail = format!("there is no camera {camera:?}, and nothing is recorded of one in that range");
-        return Err(Problem::not_found(detail));
+    if stretches.is_empty() {
+        is_known(&asked, &camera).await?;
     }
     let public = asked.state.settings.config().site.public_url.clone();
     let seconds = |start: Timestamp, end: Timestamp| end.duration_since(start).as_secs_f64();
@@ -226,12 +226,16 @@ fn pieces(stretch: Stretch) -> Vec<Stretch> {
         ("duration" = f64, Query, description = "Seconds, at most three days"),
     ),
     responses(
-        (status = 200, description = "One mp4", body = String, content_type = "video/mp4"),
+        (
+            status = 200, description = "One mp4. `x-capture-time` tells when its first picture was taken, `x-capture-end` \
+                where it ends: before a change of codec, where recording ends, or as asked for",
+            body = String, content_type = "video/mp4",
+        ),
         (status = 404, description = "Problem not-found"),
     )
 )]
 pub async fn get(asked: Asked) -> Answer {
-    let camera = known_camera(&asked)?;
+    let camera = asked_camera(&asked)?;
     let start = asked.time("start")?.ok_or_else(|| Problem::bad_request("start: is missing"))?;
     let duration = asked.query("duration").ok_or_else(|| Problem::bad_request("duration: is missing"))?;
     let seconds = duration.strip_suffix('s').unwrap_or(duration).parse::<f64>().ok();
@@ -243,6 +247,7 @@ pub async fn get(asked: Asked) -> Answer {
     };
     let end = start.checked_add(SignedDuration::from_secs_f64(seconds));
     let end = end.map_err(|_| Problem::bad_request("start: too far in the future"))?;
+    is_known(&asked, &camera).await?;
     export(&asked, Action::Recordings, camera, start..end, None).await
 }
 
@@ -269,16 +274,13 @@ async fn export(
 ) -> Answer {
     let standing = asked.standing(action, Some(&camera)).ok_or(Denied::SignIn)?;
     let name = format!("{camera}_{}.mp4", range.start.strftime("%Y%m%dT%H%M%SZ"));
-    if asked.is_for_headers() {
-        let listed = asked.ask(move |state| state.ring.archive().list(&camera, range)).await?;
-        if !listed.iter().any(|stretch| matches!(stretch, Stretch::Recorded { .. })) {
-            return Err(Problem::not_found("nothing is recorded in that range"));
-        }
-        return Ok(download(&name, Body::empty()));
+    let for_headers = asked.is_for_headers();
+    if !for_headers {
+        let of_alert = alert.map_or(String::new(), |alert| format!(", of alert {alert}"));
+        asked.note_export(&camera, format!("{} to {}{of_alert}", range.start, range.end)).await?;
     }
-    let of_alert = alert.map_or(String::new(), |alert| format!(", of alert {alert}"));
-    asked.note_export(&camera, format!("{} to {}{of_alert}", range.start, range.end)).await?;
-    let mut chunks = asked.ask(move |state| state.ring.archive().export(&camera, range)).await?;
+    let Export { mut chunks, end } =
+        asked.ask(move |state| state.ring.archive().export(&camera, range)).await?;
     // What fails at once is still an answer; later it can only be a cut.
     let first = match tokio::time::timeout(EXPORT_PATIENCE, chunks.recv()).await {
         Ok(Some(Ok(first))) => first,
@@ -289,9 +291,23 @@ async fn export(
         Ok(None) => return Err(Problem::not_found("nothing is recorded in that range")),
         Err(_) => return Err(Problem::unavailable("the recording could not be read in time", 10)),
     };
+    let begins = capture_time(&first);
     let rest = futures::stream::poll_fn(move |cx| chunks.poll_recv(cx).map_err(BoxError::from));
     let whole = futures::stream::iter([Ok(first)]).chain(rest);
-    Ok(download(&name, lasting(standing, whole)))
+    let mut response = download(&name, lasting(standing, whole));
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("none"));
+    for (name, at) in [("x-capture-time", begins), ("x-capture-end", Some(end))] {
+        if let Some(Ok(at)) = at.map(|at| HeaderValue::try_from(format!("{at:.3}"))) {
+            headers.insert(name, at);
+        }
+    }
+    Ok(response)
+}
+
+/// Of the first picture that an mp4 shows, as its head tells.
+fn capture_time(head: &[u8]) -> Option<Timestamp> {
+    Some(Head::parse(head)?.about.start)
 }
 
 /// A film that is cut where permission ends: by an error, since one that ends too early must not look whole.
@@ -318,8 +334,20 @@ fn download(name: &str, body: Body) -> Response {
 }
 
 /// The camera of `?path=…`. One that is no longer configured may still have a past, so only the form is judged.
-fn known_camera(asked: &Asked) -> Result<String, Problem> {
+fn asked_camera(asked: &Asked) -> Result<String, Problem> {
     camera_id(asked.query("path").unwrap_or_default()).map(str::to_owned)
+}
+
+/// A slip of the pen is told apart from a camera of which nothing is recorded.
+pub(super) async fn is_known(asked: &Asked, camera: &str) -> Result<(), Problem> {
+    if asked.state.settings.config().cameras.contains_key(camera) {
+        return Ok(());
+    }
+    let recorded = asked.ask(|state| Ok::<_, Problem>(state.ring.archive().cameras())).await?;
+    if recorded.contains(camera) {
+        return Ok(());
+    }
+    Err(Problem::not_found(format!("there is no camera {camera:?}, and no recording of one")))
 }
 
 /// The same of a camera that is named elsewhere.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 
 use super::door::{Answer, Asked};
-use super::media::{camera_id, lasting, make_picture, picture_width, typed};
+use super::media::{camera_id, is_known, lasting, make_picture, picture_width, typed};
 use super::problem::Problem;
 use crate::access::{Action, Denied};
 use crate::record::{MAX_EXPORT, SegmentReader};
@@ -46,6 +46,7 @@ pub async fn playlist(asked: Asked) -> Answer {
             end
         }
     };
+    is_known(&asked, &camera).await?;
     asked.note_watching(&camera, &format!("recordings from {start:.0} to {end:.0}"));
     let text = asked
         .ask(move |state| {
@@ -168,6 +169,7 @@ pub async fn frame(asked: Asked) -> Answer {
     let camera = camera_id(asked.path("camera"))?.to_owned();
     let at = asked.time("at")?.ok_or_else(|| Problem::bad_request("at: is missing"))?;
     let width = picture_width(&asked)?;
+    is_known(&asked, &camera).await?;
     asked.note_watching(&camera, "recorded pictures");
     let found = camera.clone();
     let units = asked.ask(move |state| state.ring.archive().picture(&found, at, MAX_BLOB)).await?;

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::Shared;
 use super::door::{Answer, Asked};
-use super::media::camera_id;
+use super::media::{camera_id, is_known};
 use super::problem::Problem;
 use crate::access::{Action, Denied};
 use crate::record::{GapSpan, RecordedSpan};
@@ -77,10 +77,13 @@ pub struct DetectionStep {
         ("end" = Option<String>, Query, description = "RFC 3339, at most 400 days after `start`; now"),
         ("width" = Option<u32>, Query, minimum = 1, maximum = 5000, description = "Steps of the range; 1000"),
     ),
-    responses((
-        status = 200, description = "What is recorded, what is missing, alerts and detections, each oldest first",
-        body = Timeline,
-    ))
+    responses(
+        (
+            status = 200, description = "What is recorded, what is missing, alerts and detections, each oldest first",
+            body = Timeline,
+        ),
+        (status = 404, description = "Problem not-found: there is no such camera, and no recording of one"),
+    )
 )]
 pub async fn timeline(asked: Asked) -> Answer {
     let cameras = cameras(&asked)?;
@@ -100,6 +103,9 @@ pub async fn timeline(asked: Asked) -> Answer {
         Some(Ok(width @ 1..=MAX_WIDTH)) => width,
         Some(_) => return Err(Problem::bad_request(format!("width: 1 to {MAX_WIDTH}"))),
     };
+    for camera in &cameras {
+        is_known(&asked, camera).await?;
+    }
     let bar = Bar::new(start..end, width);
     let cameras: Vec<(String, bool)> = (cameras.into_iter())
         .map(|camera| (camera.clone(), asked.may(Action::Alerts, Some(&camera))))

@@ -96,55 +96,58 @@ pub async fn export(
     let mut files = Vec::new();
     let mut drafts = Drafts::make(&target)?;
     // All of them before the first is written: who has nothing is told at once.
-    let mut sources = Vec::new();
+    let mut films = Vec::new();
     for camera in &request.cameras {
-        let segments = archive.recordings(camera, &request.range)?;
-        if segments.is_empty() {
+        let mut number = 0;
+        for range in archive.films(camera, request.range.clone())? {
+            let segments = archive.recordings(camera, &range)?;
+            if !segments.is_empty() {
+                number += 1;
+                films.push(Film { camera, path: target.clip(camera, number)?, range, segments });
+            }
+        }
+        if number == 0 {
             return Err(RecordError::Nothing { camera: camera.clone() }.into());
         }
-        sources.push(segments);
     }
-    let size = |segments: &[Recording]| segments.iter().map(|at| at.bytes_in(&request.range)).sum::<u64>();
-    let (mut done, total) = (0, sources.iter().map(|segments| size(segments)).sum());
-    for (camera, segments) in request.cameras.iter().zip(sources) {
-        let path = target.clip(camera);
-        let (mut file, draft) = drafts.create(&path)?;
+    let (mut done, total) = (0, films.iter().map(Film::size).sum());
+    for film in films {
+        let Film { camera, path, .. } = &film;
+        let (mut file, draft) = drafts.create(path)?;
         let mut hash = Sha256::new();
         let mut bytes = 0;
-        let mut chunks = archive.export(camera, request.range.clone())?;
+        let mut chunks = archive.export(camera, film.range.clone())?.chunks;
         while let Some(chunk) = chunks.recv().await {
-            let chunk = chunk.map_err(|error| ExportError::Read { camera: camera.clone(), error })?;
-            file.write_all(&chunk).map_err(ExportError::io(&path))?;
+            let chunk = chunk.map_err(film.unreadable())?;
+            file.write_all(&chunk).map_err(ExportError::io(path))?;
             hash.update(&chunk);
             bytes += chunk.len() as u64;
             progress(camera, done + bytes, total);
         }
-        file.sync_all().map_err(ExportError::io(&path))?;
-        let clip = File::open(&draft).and_then(|file| Clip::read(&file)).map_err(ExportError::io(&path))?;
+        file.sync_all().map_err(ExportError::io(path))?;
+        let clip = File::open(&draft).and_then(|file| Clip::read(&file)).map_err(ExportError::io(path))?;
         let Some(clip) = clip else {
-            return Err(RecordError::Nothing { camera: camera.clone() }.into());
+            return Err(RecordError::Nothing { camera: camera.to_string() }.into());
         };
-        done += size(&segments);
+        done += film.size();
         let configured = config.cameras.get(camera.as_str());
         files.push(manifest::Clip {
             name: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             bytes,
             sha256: hex(&hash.finalize()),
-            camera: camera.clone(),
+            camera: camera.to_string(),
             place: configured.map_or_else(Place::default, |camera| Place {
                 name: Some(camera.name.clone()),
                 grid: camera.grid.clone(),
                 position: camera.position,
             }),
             codec: clip.codec.clone(),
-            asked: Span { start: request.range.start, end: request.range.end },
+            asked: Span { start: film.range.start, end: film.range.end },
             given: Span { start: clip.first, end: clip.last },
             pictures: clip.pictures,
-            gaps: gaps(&clip, &request.range, &archive.list(camera, request.range.clone())?),
-            camera_clock_error_seconds: segments.iter().find_map(Recording::camera_clock_error_seconds),
-            segments: check(segments)
-                .await
-                .map_err(|error| ExportError::Read { camera: camera.clone(), error })?,
+            gaps: gaps(&clip, &film.range, &archive.list(camera, film.range.clone())?),
+            camera_clock_error_seconds: film.segments.iter().find_map(Recording::camera_clock_error_seconds),
+            segments: check(film.segments.clone()).await.map_err(film.unreadable())?,
         });
     }
     let says = Manifest {
@@ -165,6 +168,24 @@ pub async fn export(
     drafts.write(&signature, &key.sign(&text))?;
     drafts.publish()?;
     Ok(Exported { manifest, signature, says })
+}
+
+/// One clip to be: what a camera has recorded with one codec.
+struct Film<'r> {
+    camera: &'r String,
+    path: PathBuf,
+    range: Range<Timestamp>,
+    segments: Vec<Recording>,
+}
+
+impl Film<'_> {
+    fn size(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes_in(&self.range)).sum()
+    }
+
+    fn unreadable(&self) -> impl Fn(io::Error) -> ExportError + '_ {
+        |error| ExportError::Read { camera: self.camera.clone(), error }
+    }
 }
 
 /// Reads every recorded file whole, on a thread: the disk is slow.
@@ -203,20 +224,24 @@ fn gaps(clip: &Clip, asked: &Range<Timestamp>, listed: &[Stretch]) -> Vec<Missin
 
 /// Where things go.
 enum Target {
-    Clip(PathBuf),
+    Clip { first: PathBuf, force: bool },
     Folder(PathBuf),
+}
+
+/// Nothing is there, or what is there may be replaced.
+fn free(path: &Path, force: bool) -> Result<(), ExportError> {
+    match path.symlink_metadata() {
+        Ok(_) if !force => Err(ExportError::Exists(path.display().to_string())),
+        Ok(found) if found.is_dir() => Err(ExportError::io(path)(io::ErrorKind::IsADirectory.into())),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(ExportError::io(path)(error)),
+    }
 }
 
 impl Target {
     fn of(request: &Request) -> Result<Target, ExportError> {
-        let to = request.to.clone();
-        let taken = |path: &Path| match path.symlink_metadata() {
-            Ok(_) if !request.force => Err(ExportError::Exists(path.display().to_string())),
-            Ok(found) if found.is_dir() => Err(ExportError::io(path)(io::ErrorKind::IsADirectory.into())),
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(ExportError::io(path)(error)),
-        };
+        let (to, force) = (request.to.clone(), request.force);
         let slash = to.as_os_str().as_encoded_bytes().ends_with(b"/");
         if request.cameras.len() > 1 || slash || to.is_dir() {
             // What lies in the folder of a manifest looks as if it belonged to it.
@@ -225,7 +250,7 @@ impl Target {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => return Err(ExportError::io(&to)(error)),
             };
-            if used && !request.force {
+            if used && !force {
                 return Err(ExportError::Used(to.display().to_string()));
             }
             return Ok(Target::Folder(to));
@@ -233,21 +258,31 @@ impl Target {
         if to.file_name().is_none_or(|name| name.to_str().is_none()) {
             return Err(ExportError::Name(to.display().to_string()));
         }
-        let target = Target::Clip(to.clone());
-        [to, target.manifest(), target.signature()].iter().try_for_each(|path| taken(path))?;
+        let target = Target::Clip { first: to.clone(), force };
+        [to, target.manifest(), target.signature()].iter().try_for_each(|path| free(path, force))?;
         Ok(target)
     }
 
-    fn clip(&self, camera: &str) -> PathBuf {
+    /// The camera's first clip, or where its codec changes its second, `…-2.mp4`, and so on.
+    fn clip(&self, camera: &str, number: usize) -> Result<PathBuf, ExportError> {
         match self {
-            Target::Clip(path) => path.clone(),
-            Target::Folder(folder) => folder.join(format!("{camera}.mp4")),
+            Target::Clip { first, .. } if number == 1 => Ok(first.clone()),
+            Target::Clip { first, force } => {
+                let stem = first.file_stem().unwrap_or_default().to_string_lossy();
+                let ending = first.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+                let path = first.with_file_name(format!("{stem}-{number}{}", ending.unwrap_or_default()));
+                free(&path, *force)?;
+                Ok(path)
+            }
+            Target::Folder(folder) if number == 1 => Ok(folder.join(format!("{camera}.mp4"))),
+            // No camera's id has a dot.
+            Target::Folder(folder) => Ok(folder.join(format!("{camera}.{number}.mp4"))),
         }
     }
 
     fn manifest(&self) -> PathBuf {
         match self {
-            Target::Clip(path) => with_ending(path, MANIFEST_ENDING),
+            Target::Clip { first, .. } => with_ending(first, MANIFEST_ENDING),
             Target::Folder(folder) => folder.join(MANIFEST),
         }
     }

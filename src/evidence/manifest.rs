@@ -45,7 +45,7 @@ pub struct Clip {
     pub place: Place,
     /// RFC 6381.
     pub codec: String,
-    /// The range that was asked for.
+    /// The range that was asked for; of a camera that changed its codec in it, the part with this one.
     pub asked: Span,
     /// Capture times of the first and the last picture, by the box's clock.
     pub given: Span,

@@ -3,7 +3,7 @@
 //! A [`Shelf`] is what one volume holds; an [`Archive`] answers from all of them as if they were one. What does not
 //! belong here: how an export is made (`export`), and anything that writes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -140,15 +140,6 @@ impl Found {
         self.segment.as_ref().map_or(self.row.bytes, |segment| segment.row().bytes)
     }
 
-    /// Whether one mp4 holds both.
-    fn is_of_one_film_with(&self, next: &Found) -> bool {
-        let kind = |found: &Found| -> Option<Vec<u8>> {
-            let file = found.open().ok()??;
-            Some(recovery::head(&file).ok()??.video_kind().to_vec())
-        };
-        self.row.entries == next.row.entries || kind(self) == kind(next)
-    }
-
     /// The file, or nothing where retention was faster.
     pub(super) fn open(&self) -> io::Result<Option<File>> {
         match File::open(&self.file) {
@@ -156,6 +147,37 @@ impl Found {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Which codecs files have: those with the same sample entries are looked at once.
+#[derive(Default)]
+struct Codecs(HashMap<u32, Vec<u8>>);
+
+impl Codecs {
+    /// The sample entry's type; none of a file that is gone.
+    fn of(&mut self, found: &Found) -> Option<Vec<u8>> {
+        let entries = found.row.entries;
+        if let Some(known) = self.0.get(&entries) {
+            return Some(known.clone());
+        }
+        let file = found.open().ok()??;
+        let codec = recovery::head(&file).ok()??.video_kind().to_vec();
+        // Nothing is known of a file that an earlier version has indexed.
+        if entries != 0 {
+            self.0.insert(entries, codec.clone());
+        }
+        Some(codec)
+    }
+
+    /// Whether the one mp4 that holds a file ends before the next. What is gone ends none.
+    fn differ(&mut self, before: &Found, next: &Found) -> bool {
+        let (entries, other) = (before.row.entries, next.row.entries);
+        if entries == other && entries != 0 {
+            return false;
+        }
+        let codecs = (self.of(before), self.of(next));
+        matches!(codecs, (Some(before), Some(next)) if before != next)
     }
 }
 
@@ -238,11 +260,11 @@ impl Archive {
     pub fn list(&self, camera: &str, range: Range<Timestamp>) -> Result<Vec<Stretch>, RecordError> {
         let range = ticks(&range)?;
         let mut recorded: Vec<Range<i64>> = Vec::new();
-        let mut before: Option<Found> = None;
+        let (mut codecs, mut before) = (Codecs::default(), None::<Found>);
         for found in self.segments(camera, &range)? {
             let row = &found.row;
             // Where another codec begins another item does: one export ends there.
-            let joins = before.as_ref().is_none_or(|before| before.is_of_one_film_with(&found));
+            let joins = before.as_ref().is_none_or(|before| !codecs.differ(before, &found));
             match recorded.last_mut().filter(|last| joins && row.start_90k - last.end < JOIN_90K) {
                 Some(last) => last.end = last.end.max(row.end_90k),
                 None => recorded.push(row.start_90k..row.end_90k),
@@ -273,6 +295,20 @@ impl Archive {
             }
         };
         Ok(told.into_iter().map(stretch).collect())
+    }
+
+    /// The range cut where the codec changes: one mp4 holds each. At least one.
+    pub fn films(&self, camera: &str, range: Range<Timestamp>) -> Result<Vec<Range<Timestamp>>, RecordError> {
+        let found = self.segments(camera, &ticks(&range)?)?;
+        let (mut films, mut rest, mut codecs) = (Vec::new(), range, Codecs::default());
+        for (before, next) in found.iter().zip(found.iter().skip(1)) {
+            let at = time::from_90k(next.row.start_90k);
+            if at > rest.start && at < rest.end && codecs.differ(before, next) {
+                films.push(std::mem::replace(&mut rest.start, at)..at);
+            }
+        }
+        films.push(rest);
+        Ok(films)
     }
 
     /// Where recording ends before an instant at which there is none, and where it goes on.
@@ -336,29 +372,40 @@ impl Archive {
         Ok(told.into_values().collect())
     }
 
-    /// An mp4 of a range: a stream of its bytes, made while it is read, without transcoding. It includes the segment
-    /// that is being written. Reading slowly holds it up, dropping the receiver ends it.
-    pub fn export(
-        &self,
-        camera: &str,
-        range: Range<Timestamp>,
-    ) -> Result<tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>, RecordError> {
+    /// An mp4 of a range, made while it is read, without transcoding. It includes the segment that is being written, and
+    /// ends where the codec changes.
+    pub fn export(&self, camera: &str, range: Range<Timestamp>) -> Result<Export, RecordError> {
         let range = ticks(&range)?;
         if (range.end - range.start) as u64 > MAX_EXPORT.as_secs() * VIDEO_CLOCK as u64 {
             return Err(RecordError::TooLong);
         }
-        let found = self.segments(camera, &range)?;
-        if found.is_empty() {
-            return Err(RecordError::Nothing { camera: camera.to_owned() });
+        let mut found = self.segments(camera, &range)?;
+        let mut codecs = Codecs::default();
+        let mut pairs = found.iter().zip(found.iter().skip(1));
+        if let Some(last) = pairs.position(|(before, next)| codecs.differ(before, next)) {
+            found.truncate(last + 1);
         }
+        let Some(end_90k) = found.iter().map(|found| found.row.end_90k).max() else {
+            return Err(RecordError::Nothing { camera: camera.to_owned() });
+        };
+        let end = time::from_90k(end_90k.min(range.end));
         let place = Place::take(&self.exports)?;
-        let (out, receiver) = tokio::sync::mpsc::channel(4);
+        let (out, chunks) = tokio::sync::mpsc::channel(4);
         thread("liuta-export", move || {
             export::run(&found, range, &out);
             drop(place);
         })?;
-        Ok(receiver)
+        Ok(Export { chunks, end })
     }
+}
+
+/// An mp4 that is being made.
+#[derive(Debug)]
+pub struct Export {
+    /// Its bytes, in pieces. Reading slowly holds it up, dropping it ends it.
+    pub chunks: tokio::sync::mpsc::Receiver<io::Result<bytes::Bytes>>,
+    /// Where what it holds ends.
+    pub end: Timestamp,
 }
 
 /// An hour of a camera, in seconds.

@@ -45,7 +45,7 @@ impl From<Gone> for Stop {
     }
 }
 
-/// Sends the range to whoever reads, on a thread of its own. What is `found` overlaps it, oldest first.
+/// Sends the range to whoever reads, on a thread of its own. What is `found` overlaps it, oldest first, and has one codec.
 pub(super) fn run(found: &[Found], range: Range<i64>, out: &Sender<io::Result<Bytes>>) {
     if let Err(Stop::Io(error)) = export(found, range, out) {
         let _ = out.blocking_send(Err(error));
@@ -75,8 +75,7 @@ fn export(found: &[Found], range: Range<i64>, out: &Sender<io::Result<Bytes>>) -
     let mut clip = Clip { first, in_band: changes, range, out, timeline: None };
     for found in found {
         let Some((file, head)) = open(found)? else { continue };
-        let more = head.video_kind() == clip.first.video_kind() && clip.segment(found, &file, &head)?;
-        if !more {
+        if !clip.segment(found, &file, &head)? {
             break;
         }
     }

@@ -87,7 +87,7 @@ pub fn forget(data: &Path, name: &str) -> Result<bool, RecordError> {
     Ok(was_known)
 }
 
-fn remember(file: &PathBuf, known: &BTreeMap<String, String>) -> Result<(), RecordError> {
+fn remember(file: &Path, known: &BTreeMap<String, String>) -> Result<(), RecordError> {
     let text = serde_json::to_string_pretty(known).unwrap_or_default();
     owner::replace(file, &text, 0o600).map_err(RecordError::io(file))
 }

@@ -59,7 +59,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-pub use self::archive::{Archive, Completeness, sum};
+pub use self::archive::{Archive, Completeness, Export, sum};
 pub use self::check::{Checked, Condition, FlawKind, Recording, Scope};
 pub use self::clip::Clip;
 pub use self::keeper::{ASSUMED_BITRATE, Estimate, estimate};
