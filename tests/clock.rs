@@ -63,7 +63,7 @@ async fn whatever_the_clock_does_recording_goes_on_and_nothing_is_removed() {
         // Long enough for the first segment of this time, and for a round of retention.
         recorded = daemon
             .until_metric(
-                Duration::from_secs(20),
+                Duration::from_secs(60),
                 "liuta_recorded_access_units_total",
                 &["gate"],
                 recorded + 100.0,
