@@ -7,7 +7,7 @@ set -eu
 cd "$(dirname "$0")"
 RUSTC_WRAPPER="$PWD/rustc" cargo build --release --locked --target-dir ../target
 cd ..
-for target in "${@:-parameter_sets rtsp_request clip segment recovery wire config samples}"; do
+for target in "${@:-parameter_sets rtsp_request rtsp_headers rtcp clip segment recovery wire config samples}"; do
     for target in $target; do
         mkdir -p "target/fuzz/$target"
         seeds="fuzz/seeds/$target"

@@ -42,6 +42,9 @@ use crate::vision::Vision;
 /// What all live rings should hold together; past it each keeps its fair share.
 const LIVE_BYTES: usize = 1 << 30;
 
+/// Files and connections at once, many times what the listeners let in (`net::connections`).
+const OPEN_FILES: u64 = 65_536;
+
 /// Signals so soon after the first mean the same stop: `timeout` and terminals signal a process and then its group.
 const SAME_STOP: Duration = Duration::from_secs(1);
 
@@ -66,6 +69,7 @@ pub async fn run(file: &Path, loaded: Loaded) -> anyhow::Result<()> {
             file.display()
         );
     }
+    allow_connections();
     // Before anything that takes long: a signal during recovery must not be the end.
     let mut signals = Signals::install()?;
     let (mut app, mut requests) = App::start(file, loaded).await?;
@@ -98,6 +102,19 @@ pub fn keep_private() {
         .and_then(|()| rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable));
     if let Err(error) = done {
         tracing::warn!("a crash may write a core file with passwords: {error}");
+    }
+}
+
+/// Raises the number of files that may be open to what the system allows: shells and containers give a thousand, and the
+/// listeners let in more connections than that (systemd's unit says so itself).
+fn allow_connections() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(OPEN_FILES, |maximum| maximum.min(OPEN_FILES));
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+    {
+        tracing::warn!("fewer connections than the listeners take can be open: {error}");
     }
 }
 
@@ -168,7 +185,15 @@ impl App {
         let vision = Vision::start(config.vision.clone(), health.clone(), found);
         let streams = Arc::new(Directory::default());
         let channels = Channels::new(store.clone(), streams.clone());
-        let rtsp = rtsp::Server::start(rtsp_listeners, streams.clone(), access.clone(), health.clone());
+        let rtsp = rtsp::Server::start(rtsp::Setup {
+            listeners: rtsp_listeners,
+            udp: config.rtsp.udp.map(rtp_sockets).transpose()?,
+            streams: streams.clone(),
+            archive: Some(ring.archive().clone()),
+            limits: config.rtsp.limits.clone(),
+            access: access.clone(),
+            health: health.clone(),
+        });
         let (settings, requests) = settings::requests(loaded, store.secret("settings")?);
         let api_stop = CancellationToken::new();
         let watched = Watched {
@@ -466,6 +491,14 @@ async fn rtsp_listeners(
         listeners.push(Listener::new(tcp, connections).over(tls, &[], rtsp::USE_RTSPS));
     }
     Ok(listeners)
+}
+
+fn rtp_sockets(at: SocketAddr) -> anyhow::Result<Arc<rtsp::udp::Pair>> {
+    rtsp::udp::Pair::bind(at).with_context(|| {
+        format!(
+            "[rtsp] udp = \"{at}\": cannot listen there and at the next port (is another program using one?)"
+        )
+    })
 }
 
 async fn bind(section: &str, key: &str, at: SocketAddr) -> anyhow::Result<TcpListener> {

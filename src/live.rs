@@ -93,6 +93,8 @@ pub struct LiveStream {
     ring: Mutex<Ring>,
     /// Counts pushes. Always signalled after the lock on `ring` is released.
     pushes: watch::Sender<u64>,
+    /// The same of samples alone: hundreds of cursors have nothing to do with parts.
+    samples: watch::Sender<u64>,
     params: watch::Sender<Option<StreamParams>>,
 }
 
@@ -198,18 +200,18 @@ pub struct Cursor {
     at: Option<u64>,
     /// The sequence number that the next picture has where none is skipped.
     expected: Option<u64>,
-    pushes: watch::Receiver<u64>,
+    samples: watch::Receiver<u64>,
 }
 
 impl Cursor {
     /// Waits for the next sample. Cancel safe.
     pub async fn next(&mut self) -> Next {
         loop {
-            self.pushes.borrow_and_update();
+            self.samples.borrow_and_update();
             if let Some(next) = self.poll() {
                 return next;
             }
-            if self.pushes.changed().await.is_err() {
+            if self.samples.changed().await.is_err() {
                 return Next::Closed;
             }
         }
@@ -434,6 +436,7 @@ impl LiveStream {
             budget: budget.clone(),
             ring: Mutex::new(ring),
             pushes: watch::Sender::new(0),
+            samples: watch::Sender::new(0),
             params: watch::Sender::new(None),
         })
     }
@@ -444,6 +447,11 @@ impl LiveStream {
 
     fn signal(&self) {
         self.pushes.send_modify(|count| *count += 1);
+    }
+
+    fn signal_cursors(&self) {
+        self.samples.send_modify(|count| *count += 1);
+        self.signal();
     }
 
     pub fn push(&self, sample: Sample) {
@@ -461,7 +469,7 @@ impl LiveStream {
             ring.announced_audio.clone()
         };
         self.update_params(video, audio);
-        self.signal();
+        self.signal_cursors();
     }
 
     /// What audio the session that begins has, so that [`params`](Self::params) tell of it before its first frame.
@@ -511,7 +519,7 @@ impl LiveStream {
             ring.closed = true;
             ring.online = false;
         }
-        self.signal();
+        self.signal_cursors();
     }
 
     /// Bytes of samples and parts that are held now.
@@ -542,6 +550,11 @@ impl LiveStream {
         }
     }
 
+    /// SSRCs of its pictures and of its sound.
+    pub fn ssrcs(&self) -> [u32; 2] {
+        self.lock().packetiser.ssrcs()
+    }
+
     /// RTP time, in the audio's clock, of a moment on the pictures' timeline.
     pub fn audio_rtp_time(&self, at_90k: i64, params: &AudioParams) -> u32 {
         self.lock().packetiser.audio_time(at_90k, params)
@@ -558,7 +571,7 @@ impl LiveStream {
         self.budget.cursors.fetch_add(1, Ordering::Relaxed);
         let at = ring.rap;
         drop(ring);
-        Cursor { stream: self.clone(), at, expected: None, pushes: self.pushes.subscribe() }
+        Cursor { stream: self.clone(), at, expected: None, samples: self.samples.subscribe() }
     }
 
     pub fn newest_rap(&self) -> Option<Arc<AccessUnit>> {

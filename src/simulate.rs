@@ -20,12 +20,13 @@ use tokio::time::Instant;
 pub use transcode::Options;
 
 use crate::access::Access;
+use crate::config::ReaderLimits;
 use crate::health::Health;
 use crate::live::{Directory, LiveStream};
 use crate::media::{AccessUnit, AudioFrame, AudioParams, Feed, Sample, VIDEO_CLOCK, time};
 use crate::net::connections::Connections;
 use crate::net::listener::Listener;
-use crate::relay::rtsp::Server;
+use crate::relay::rtsp::{Server, Setup};
 use transcode::Scratch;
 
 /// Bytes of pictures that a simulated camera keeps for readers that are a little late.
@@ -72,7 +73,15 @@ pub async fn run(
     }
     let health = Health::default();
     let listener = Listener::new(listener, Connections::new("rtsp", health.clone()));
-    let server = Server::start(vec![listener], streams, Access::simulated(credentials), health);
+    let server = Server::start(Setup {
+        listeners: vec![listener],
+        udp: None,
+        streams,
+        archive: None,
+        limits: ReaderLimits::NONE,
+        access: Access::simulated(credentials),
+        health,
+    });
     let cameras: Vec<_> = opened.into_iter().map(|(clip, stream)| tokio::spawn(play(clip, stream))).collect();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

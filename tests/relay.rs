@@ -1,6 +1,9 @@
 //! The relay as real clients see it: ffmpeg, ffprobe, GStreamer and retina over RTSP, ffmpeg over HLS, and clients
 //! that nobody wants.
 
+#[path = "common/rtsp.rs"]
+mod rtsp;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -11,17 +14,20 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use jiff::Timestamp;
 use liuta::access::Access;
+use liuta::config::ReaderLimits;
 use liuta::health::{Health, PathProtocol};
 use liuta::live::{Directory, LiveStream, Next};
 use liuta::media::cmaf::Packager;
-use liuta::media::{AccessUnit, Feed, Sample, VideoParams, time};
+use liuta::media::{AccessUnit, AudioCodec, AudioFrame, AudioParams, Feed, Sample, VideoParams, time};
 use liuta::net::connections::Connections;
 use liuta::net::listener::Listener;
 use liuta::relay::hls;
-use liuta::relay::rtsp::Server;
+use liuta::relay::rtsp::udp::Pair;
+use liuta::relay::rtsp::{Server, Setup};
 use liuta::simulate::{clip::Clip, play};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use rtsp::Client;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -71,13 +77,26 @@ struct Relay {
 
 impl Relay {
     async fn start(credentials: Option<(&str, &str)>) -> Relay {
+        Relay::start_with(credentials, ReaderLimits::default()).await
+    }
+
+    async fn start_with(credentials: Option<(&str, &str)>, limits: ReaderLimits) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (streams, health) = (Arc::new(Directory::default()), Health::default());
         let credentials = credentials.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let access = Access::simulated(credentials);
         let listener = Listener::new(listener, Connections::new("rtsp", health.clone()));
-        let server = Server::start(vec![listener], streams.clone(), access.clone(), health.clone());
+        let udp = Pair::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let server = Server::start(Setup {
+            listeners: vec![listener],
+            udp: Some(udp),
+            streams: streams.clone(),
+            archive: None,
+            limits,
+            access: access.clone(),
+            health: health.clone(),
+        });
         Relay { address, streams, access, health, server, feeding: Vec::new() }
     }
 
@@ -139,79 +158,9 @@ async fn quietly(name: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-async fn ffmpeg(url: &str, seconds: &str) -> String {
-    let input = ["-v", "warning", "-nostdin", "-rtsp_transport", "tcp", "-i", url, "-t", seconds];
+async fn ffmpeg(url: &str, transport: &str, seconds: &str) -> String {
+    let input = ["-v", "warning", "-nostdin", "-rtsp_transport", transport, "-i", url, "-t", seconds];
     quietly("ffmpeg", &[&input[..], &["-f", "null", "-progress", "-", "-"]].concat()).await
-}
-
-/// A client of our own, for what the others cannot be made to do.
-struct Client {
-    socket: TcpStream,
-    sequence: u32,
-}
-
-impl Client {
-    async fn connect(address: SocketAddr) -> Client {
-        Client { socket: TcpStream::connect(address).await.unwrap(), sequence: 0 }
-    }
-
-    /// The whole response: head, empty line, body.
-    async fn ask(&mut self, request: &str, headers: &str) -> String {
-        self.sequence += 1;
-        let text = format!("{request} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.sequence);
-        self.socket.write_all(text.as_bytes()).await.unwrap();
-        timeout(PATIENCE, self.response()).await.unwrap()
-    }
-
-    async fn response(&mut self) -> String {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(self.socket.read_u8().await.unwrap());
-            if head == b"$" {
-                self.frame_body().await;
-                head.clear();
-            }
-        }
-        let mut text = String::from_utf8(head).unwrap();
-        let length =
-            text.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map(|n| n.parse().unwrap());
-        let mut body = vec![0; length.unwrap_or(0)];
-        self.socket.read_exact(&mut body).await.unwrap();
-        text.push_str(std::str::from_utf8(&body).unwrap());
-        text
-    }
-
-    /// Channel and packet of the next interleaved frame.
-    async fn frame(&mut self) -> (u8, Vec<u8>) {
-        assert_eq!(timeout(PATIENCE, self.socket.read_u8()).await.unwrap().unwrap(), b'$');
-        timeout(PATIENCE, self.frame_body()).await.unwrap()
-    }
-
-    async fn frame_body(&mut self) -> (u8, Vec<u8>) {
-        let channel = self.socket.read_u8().await.unwrap();
-        let mut packet = vec![0; self.socket.read_u16().await.unwrap().into()];
-        self.socket.read_exact(&mut packet).await.unwrap();
-        (channel, packet)
-    }
-
-    async fn play(&mut self, url: &str, channels: &str) -> String {
-        let transport = format!("Transport: RTP/AVP/TCP;unicast;interleaved={channels}\r\n");
-        let answer = self.ask(&format!("SETUP {url}/trackID=0"), &transport).await;
-        assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
-        let session = answer.lines().find_map(|line| line.strip_prefix("Session: ")).unwrap().to_owned();
-        let answer = self.ask(&format!("PLAY {url}"), &format!("Session: {session}\r\n")).await;
-        assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
-        answer
-    }
-
-    /// Reads until the server ends the connection.
-    async fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        // A reset is an end too: the server may have had more to read than it cared to.
-        let _ =
-            timeout(PATIENCE, self.socket.read_to_end(&mut rest)).await.expect("the connection stays open");
-        rest
-    }
 }
 
 fn real_params() -> Arc<VideoParams> {
@@ -237,9 +186,8 @@ async fn ffmpeg_plays_every_kind_without_a_warning() {
     relay.clip("h265", &CLIPS.h265);
     // Over the end of the clip, where it begins again.
     let urls = ["plain", "sound/sub", "h265"].map(|path| relay.url(path));
-    let (plain, sound, h265) =
-        tokio::join!(ffmpeg(&urls[0], "7"), ffmpeg(&urls[1], "7"), ffmpeg(&urls[2], "7"));
-    for progress in [plain, sound, h265] {
+    let plays = urls.iter().flat_map(|url| ["tcp", "udp"].map(|transport| ffmpeg(url, transport, "7")));
+    for progress in futures::future::join_all(plays).await {
         let frames: Vec<u32> =
             progress.lines().filter_map(|line| line.strip_prefix("frame=")?.trim().parse().ok()).collect();
         let frames = *frames.last().unwrap();
@@ -265,18 +213,92 @@ async fn ffprobe_learns_everything_from_the_description() {
     relay.stop().await;
 }
 
+/// A camera with G.711: the clip's pictures, and silence in frames of 20 ms.
+async fn talk(stream: Arc<LiveStream>, codec: AudioCodec) {
+    let clip = Clip::open(&CLIPS.plain).unwrap();
+    let params = Arc::new(AudioParams { codec, clock_rate: 8_000, channels: 1 });
+    let epoch_90k = time::to_90k(Timestamp::now());
+    let epoch = epoch_90k / 90 * 8;
+    stream.announce_audio(Some(params.clone()));
+    stream.set_online(true);
+    let mut tick = tokio::time::interval(Duration::from_millis(40));
+    for (seq, picture) in (0..).zip(clip.pictures.iter().cycle()) {
+        tick.tick().await;
+        let pts_90k = epoch_90k + seq as i64 * 3_600;
+        let (video, data, is_rap) = (clip.video.clone(), picture.data.clone(), picture.is_rap);
+        let unit = AccessUnit { seq, run: 1, pts_90k, dts_90k: pts_90k, is_rap, params: video, data };
+        stream.push(Sample::Video(Arc::new(unit)));
+        for half in 0..2 {
+            let pts = epoch + (seq as i64 * 2 + half) * 160;
+            let (params, data) = (params.clone(), Bytes::from_static(&[0xd5; 160]));
+            stream.push(Sample::Audio(Arc::new(AudioFrame { run: 1, pts, duration: 160, params, data })));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ffprobe_sees_decode_times_rise_whatever_the_transport() {
+    let mut relay = Relay::start(None).await;
+    relay.clip("sound", &CLIPS.with_sound);
+    relay.clip("h265", &CLIPS.h265);
+    for (path, codec) in [("pcma", AudioCodec::Pcma), ("pcmu", AudioCodec::Pcmu)] {
+        let stream = relay.camera(path);
+        relay.feeding.push(tokio::spawn(talk(stream, codec)));
+    }
+    let probes = ["sound", "h265", "pcma", "pcmu"].into_iter().flat_map(|path| {
+        ["tcp", "udp"].map(|transport| {
+            let url = relay.url(path);
+            async move {
+                let options = "-v warning -read_intervals %+5 -of csv=p=0 -show_entries stream=codec_name:packet=stream_index,dts";
+                let options: Vec<&str> = options.split(' ').chain(["-rtsp_transport", transport, &url]).collect();
+                let out = quietly("ffprobe", &options).await;
+                let mut times = [const { Vec::<i64>::new() }; 2];
+                let mut codecs = Vec::new();
+                // What ffprobe does not show of a packet's side data is an empty line.
+                for line in out.lines().filter(|line| !line.is_empty()) {
+                    let fields: Vec<&str> = line.trim_end_matches(',').split(',').collect();
+                    match (fields[0].parse::<usize>(), fields.get(1).and_then(|dts| dts.parse().ok())) {
+                        (Ok(stream), Some(dts)) => times[stream].push(dts),
+                        (Err(_), _) => codecs.push(fields[0].to_owned()),
+                        _ => {}
+                    }
+                }
+                for times in &times {
+                    assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "{path} by {transport}: {times:?}");
+                }
+                assert!(times[0].len() > 100, "{path} by {transport}: {} pictures", times[0].len());
+                (path, codecs, times[1].len())
+            }
+        })
+    });
+    for (path, codecs, sounds) in futures::future::join_all(probes).await {
+        let expected: &[&str] = match path {
+            "sound" => &["h264", "aac"],
+            "h265" => &["hevc"],
+            "pcma" => &["h264", "pcm_alaw"],
+            _ => &["h264", "pcm_mulaw"],
+        };
+        assert_eq!(codecs, expected, "{path}");
+        assert_eq!(sounds > 100, expected.len() > 1, "{path}: {sounds} frames of sound");
+    }
+    relay.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gstreamer_decodes_pictures_and_sound() {
     let mut relay = Relay::start(None).await;
     relay.clip("sound", &CLIPS.with_sound);
     relay.clip("h265", &CLIPS.h265);
-    for (path, chain) in [
-        ("sound", "rtph264depay ! h264parse ! avdec_h264"),
-        ("sound", "rtpmp4gdepay ! aacparse ! avdec_aac"),
-        ("h265", "rtph265depay ! h265parse ! avdec_h265"),
-    ] {
+    for (protocol, path, chain) in ["tcp", "udp"].into_iter().flat_map(|protocol| {
+        [
+            ("sound", "rtph264depay ! h264parse ! avdec_h264"),
+            ("sound", "rtpmp4gdepay ! aacparse ! avdec_aac"),
+            ("h265", "rtph265depay ! h265parse ! avdec_h265"),
+        ]
+        .map(|(path, chain)| (protocol, path, chain))
+    }) {
         let line = format!(
-            "-q rtspsrc location={} protocols=tcp ! {chain} ! identity eos-after=60 ! fakesink",
+            "-q rtspsrc location={} protocols={protocol} ! {chain} ! identity eos-after=60 ! fakesink",
             relay.url(path)
         );
         let output = command("gst-launch-1.0", &line.split(' ').collect::<Vec<_>>()).await;
@@ -292,7 +314,13 @@ async fn gstreamer_decodes_pictures_and_sound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retina_receives_every_byte_of_every_picture() {
     let mut relay = Relay::start(Some(("token", "s3cret"))).await;
-    for (path, file) in [("h264", &CLIPS.with_sound), ("h265", &CLIPS.h265)] {
+    let udp = || retina::client::Transport::Udp(retina::client::UdpTransportOptions::default());
+    for (path, file, transport) in [
+        ("h264", &CLIPS.with_sound, retina::client::Transport::default()),
+        ("h265", &CLIPS.h265, retina::client::Transport::default()),
+        ("h264-udp", &CLIPS.with_sound, udp()),
+        ("h265-udp", &CLIPS.h265, udp()),
+    ] {
         relay.clip(path, file);
         let clip = Clip::open(file).unwrap();
         let options = retina::client::SessionOptions::default()
@@ -302,7 +330,7 @@ async fn retina_receives_every_byte_of_every_picture() {
             let mut session = retina::client::Session::describe(url, options).await.unwrap();
             // The sound too: with several streams retina wants to know where the time of each begins.
             for stream in 0..session.streams().len() {
-                let setup = retina::client::SetupOptions::default();
+                let setup = retina::client::SetupOptions::default().transport(transport.clone());
                 session.setup(stream, setup.frame_format(retina::codec::FrameFormat::MP4)).await.unwrap();
             }
             let played = session.play(retina::client::PlayOptions::default()).await.unwrap();
@@ -366,7 +394,9 @@ async fn without_signing_in_every_path_looks_alike() {
     let mut client = Client::connect(relay.address).await;
     let unknown = client.ask(&format!("DESCRIBE {}", relay.url("nothing")), right).await;
     assert!(unknown.starts_with("RTSP/1.0 404"), "{unknown}");
-    ffmpeg(&format!("rtsp://token:s3cret@{}/cam", relay.address), "1").await;
+    for transport in ["tcp", "udp"] {
+        ffmpeg(&format!("rtsp://token:s3cret@{}/cam", relay.address), transport, "1").await;
+    }
     relay.stop().await;
 }
 
@@ -426,8 +456,12 @@ async fn the_protocol_is_kept() {
     let answer = client.ask(&format!("DESCRIBE {url}"), "").await;
     assert!(answer.contains("sprop-parameter-sets="), "{answer}");
     assert!(answer.contains(&format!("Content-Base: {url}/\r\n")), "{answer}");
-    let udp = "Transport: RTP/AVP;unicast;client_port=5000-5001\r\n";
-    assert!(client.ask(&format!("SETUP {url}/trackID=0"), udp).await.starts_with("RTSP/1.0 461"));
+    for unfit in
+        ["RTP/AVP;multicast;port=5000-5001", "RTP/AVP;unicast;client_port=53-54", "RAW/RAW/UDP;unicast"]
+    {
+        let answer = client.ask(&format!("SETUP {url}/trackID=0"), &format!("Transport: {unfit}\r\n")).await;
+        assert!(answer.starts_with("RTSP/1.0 461"), "{answer}");
+    }
     let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
     assert!(client.ask(&format!("SETUP {url}/trackID=1"), tcp).await.starts_with("RTSP/1.0 404"));
     assert!(client.ask(&format!("PLAY {url}"), "Session: 1\r\n").await.starts_with("RTSP/1.0 454"));
@@ -537,7 +571,7 @@ async fn a_stalled_reader_costs_the_others_nothing() {
     let url = relay.url("cam");
     let small = TcpSocket::new_v4().unwrap();
     small.set_recv_buffer_size(4_096).unwrap();
-    let mut stalled = Client { socket: small.connect(relay.address).await.unwrap(), sequence: 0 };
+    let mut stalled = Client::of(small.connect(relay.address).await.unwrap());
     stalled.play(&url, "0-1").await;
     let mut reading = Vec::new();
     for _ in 0..20 {
@@ -572,6 +606,174 @@ async fn a_stalled_reader_costs_the_others_nothing() {
     };
     timeout(PATIENCE, gone).await.expect("the stalled reader is never closed");
     drop(stalled);
+    relay.stop().await;
+}
+
+/// Sockets for RTP and RTCP.
+async fn ports() -> (UdpSocket, UdpSocket, String) {
+    let (rtp, rtcp) =
+        (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+    let header = format!("Transport: RTP/AVP;unicast;client_port={}-{}\r\n", port(&rtp), port(&rtcp));
+    (rtp, rtcp, header)
+}
+
+async fn datagram(socket: &UdpSocket) -> Vec<u8> {
+    let mut datagram = vec![0; 2_048];
+    let length = timeout(PATIENCE, socket.recv(&mut datagram)).await.expect("a datagram").unwrap();
+    datagram.truncate(length);
+    datagram
+}
+
+/// A whole key picture of the size that cameras have, by UDP: the answer tells what comes from where, it is spread so
+/// that a socket with an ordinary buffer loses none of it, and nobody else is ever sent anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn by_udp_packets_come_from_the_ports_and_with_the_ssrc_that_were_told() {
+    let relay = Relay::start(None).await;
+    let (stream, url) = (relay.camera("cam"), relay.url("cam"));
+    let params = real_params();
+    stream.push(picture(&params, 1, 0, 900_000, 400_000));
+    let mut client = Client::connect(relay.address).await;
+    let elsewhere = "Transport: RTP/AVP;unicast;destination=192.0.2.1;client_port=5000-5001\r\n";
+    let answer = client.ask(&format!("SETUP {url}/trackID=0"), elsewhere).await;
+    assert!(answer.starts_with("RTSP/1.0 461") && answer.contains("destination="), "{answer}");
+    let (rtp, rtcp, transport) = ports().await;
+    let answer = client.ask(&format!("SETUP {url}/trackID=0"), &transport).await;
+    assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
+    let told = |name: &str| answer.split(name).nth(1).unwrap().split([';', '\r']).next().unwrap().to_owned();
+    let ssrc = u32::from_str_radix(&told(";ssrc="), 16).unwrap();
+    let (server_rtp, server_rtcp) = told(";server_port=")
+        .split_once('-')
+        .map(|(rtp, rtcp)| (rtp.parse::<u16>().unwrap(), rtcp.parse::<u16>().unwrap()))
+        .unwrap();
+    // The same ports belong to nobody else meanwhile.
+    let mut other = Client::connect(relay.address).await;
+    let taken = other.ask(&format!("SETUP {url}/trackID=0"), &transport).await;
+    assert!(taken.starts_with("RTSP/1.0 461") && taken.contains("in use"), "{taken}");
+
+    rtp.connect(("127.0.0.1", server_rtp)).await.unwrap();
+    rtcp.connect(("127.0.0.1", server_rtcp)).await.unwrap();
+    let reading = tokio::spawn(async move {
+        let (mut bytes, mut expected) = (0, None);
+        loop {
+            let packet = datagram(&rtp).await;
+            assert_eq!(u32::from_be_bytes(packet[8..12].try_into().unwrap()), ssrc);
+            let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+            assert_eq!(sequence, *expected.get_or_insert(sequence), "lost");
+            expected = Some(sequence.wrapping_add(1));
+            bytes += packet.len() - 12;
+            if packet[1] & 0x80 != 0 {
+                return bytes;
+            }
+        }
+    });
+    let answer = client.ask(&format!("PLAY {url}"), "").await;
+    assert!(answer.starts_with("RTSP/1.0 200") && answer.contains("seq="), "{answer}");
+    let report = datagram(&rtcp).await;
+    assert_eq!((report[1], &report[4..8]), (200, &ssrc.to_be_bytes()[..]), "a sender report comes first");
+    let bytes = reading.await.unwrap();
+    assert!((400_000..420_000).contains(&bytes), "{bytes}");
+    // The end is told by RTCP.
+    stream.close();
+    let bye = datagram(&rtcp).await;
+    assert_eq!((bye[1], bye[9]), (201, 203), "{bye:?}");
+    relay.stop().await;
+}
+
+/// A reader by UDP whose socket is gone (each packet is answered by ICMP) and one that reads nothing, beside one that
+/// loses nothing. They show their life by RTCP or by requests; who shows none is closed after a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_readers_by_udp_cost_the_others_nothing_and_are_closed() {
+    let mut relay = Relay::start(None).await;
+    relay.clip("cam", &CLIPS.plain);
+    let url = relay.url("cam");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (rtp, rtcp, transport) = ports().await;
+        let mut client = Client::connect(relay.address).await;
+        client.ask(&format!("DESCRIBE {url}"), "").await;
+        let answer = client.ask(&format!("SETUP {url}/trackID=0"), &transport).await;
+        assert!(answer.starts_with("RTSP/1.0 200"), "{answer}");
+        let port = answer.split(";server_port=").nth(1).unwrap().split(['-', ';']).nth(1).unwrap();
+        let port: u16 = port.parse().unwrap();
+        assert!(client.ask(&format!("PLAY {url}"), "").await.starts_with("RTSP/1.0 200"));
+        clients.push((client, rtp, rtcp, port));
+    }
+    let (mut reports, rtp, rtcp, port) = clients.pop().unwrap();
+    let (mut dead, dead_rtp, dead_rtcp, _) = clients.pop().unwrap();
+    drop((dead_rtp, dead_rtcp));
+    let (mut asks, _idle_rtp, _idle_rtcp, _) = clients.pop().unwrap();
+    let began = tokio::time::Instant::now();
+    let (mut pictures, mut expected) = (0, None);
+    let mut second = tokio::time::interval(Duration::from_secs(5));
+    let reading = async {
+        while began.elapsed() < Duration::from_secs(75) {
+            tokio::select! {
+                packet = datagram(&rtp) => {
+                    let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+                    assert_eq!(sequence, *expected.get_or_insert(sequence), "lost");
+                    expected = Some(sequence.wrapping_add(1));
+                    pictures += u32::from(packet[1] >> 7);
+                }
+                _ = second.tick() => {
+                    let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
+                    rtcp.send_to(&report, ("127.0.0.1", port)).await.unwrap();
+                }
+            }
+        }
+    };
+    let asking = async {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert!(asks.ask(&format!("GET_PARAMETER {url}"), "").await.starts_with("RTSP/1.0 200"));
+        let rest = String::from_utf8(dead.rest().await).unwrap();
+        assert!(rest.starts_with("RTSP/1.0 408"), "{rest}");
+        began.elapsed()
+    };
+    let ((), closed) = tokio::join!(reading, asking);
+    assert!((Duration::from_secs(58)..Duration::from_secs(72)).contains(&closed), "{closed:?}");
+    assert!(pictures > 25 * 70, "{pictures} pictures in 75 s");
+    assert_eq!(relay.readers("cam"), 2);
+    assert!(reports.ask(&format!("TEARDOWN {url}"), "").await.starts_with("RTSP/1.0 200"));
+    relay.stop().await;
+}
+
+/// As many as may, and one more of each kind.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_limited_with_a_status_that_says_so() {
+    let limits = ReaderLimits { in_all: 3, per_path: 2, per_address: 100, ..ReaderLimits::default() };
+    let relay = Relay::start_with(None, limits).await;
+    let params = real_params();
+    for path in ["a", "b", "c"] {
+        relay.camera(path).push(picture(&params, 1, 0, 900_000, 3_000));
+    }
+    let mut readers = Vec::new();
+    for (path, expected) in [("a", "200"), ("a", "200"), ("a", "503"), ("b", "200"), ("c", "503")] {
+        let mut client = Client::connect(relay.address).await;
+        let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+        let answer = client.ask(&format!("SETUP {}/trackID=0", relay.url(path)), tcp).await;
+        assert!(answer.starts_with(&format!("RTSP/1.0 {expected}")), "{path}: {answer}");
+        assert_eq!(
+            expected == "503",
+            answer.contains("Retry-After: ") && answer.contains("as many as it takes")
+        );
+        readers.push(client);
+    }
+    // Whoever leaves makes room.
+    readers.remove(0);
+    let again = async {
+        loop {
+            let mut client = Client::connect(relay.address).await;
+            let tcp = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n";
+            if client
+                .ask(&format!("SETUP {}/trackID=0", relay.url("c")), tcp)
+                .await
+                .starts_with("RTSP/1.0 200")
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, again).await.unwrap();
     relay.stop().await;
 }
 
@@ -613,7 +815,7 @@ async fn malformed_requests_end_their_own_connection_only() {
     let frame = [&b"$\x01\xff\xff"[..], &vec![0x5a; 65_535]].concat();
     reader.socket.write_all(&frame).await.unwrap();
     assert!(reader.ask("OPTIONS rtsp://x/", "").await.starts_with("RTSP/1.0 200"));
-    ffmpeg(&relay.url("cam"), "1").await;
+    ffmpeg(&relay.url("cam"), "tcp", "1").await;
     relay.stop().await;
 }
 

@@ -19,6 +19,7 @@ fuzz_target!(|file: &[u8]| {
     assert!(excerpt.same_video(&head) && excerpt.same_audio(&head));
     assert!(Head::parse(&head.excerpt(about.origin_90k, about.start_90k, true)).is_some());
     let sets = head.parameter_sets().unwrap_or_default();
+    let _ = (head.video_params(), head.audio_params());
     let mut at = head.size();
     while let Some(rest) = file.get(at..)
         && let Some(size) = rest.get(..Fragment::PEEK).and_then(Fragment::header_size)

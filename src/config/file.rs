@@ -257,8 +257,42 @@ fn rtsp(mut table: Reader<'_>, api: &Api) -> Rtsp {
     if let (Some(beside), false) = (beside, written) {
         table.note_default("rtsps_listen", beside.to_string());
     }
-    table.finish(&["listen", "rtsps_listen"]);
-    Rtsp { listen, rtsps_listen: rtsps_listen.map(|at| at.value).or(beside) }
+    let udp = table.parsed("udp", rtp_address).map(|at| at.value);
+    let usual = ReaderLimits::default();
+    let mut most = |key: &str, usual: usize| {
+        let most = table.get_or(key, usual);
+        if most == 0 {
+            table.report(table.span.clone(), format!("{key}: 0 would let nobody in; the least is 1"));
+        }
+        most
+    };
+    let limits = ReaderLimits {
+        in_all: most("max_readers", usual.in_all),
+        per_path: most("max_readers_per_path", usual.per_path),
+        per_address: most("max_readers_per_address", usual.per_address),
+        playbacks: most("max_playbacks", usual.playbacks),
+        playbacks_per_person: most("max_playbacks_per_person", usual.playbacks_per_person),
+    };
+    table.finish(&[
+        "listen",
+        "rtsps_listen",
+        "udp",
+        "max_readers",
+        "max_readers_per_path",
+        "max_readers_per_address",
+        "max_playbacks",
+        "max_playbacks_per_person",
+    ]);
+    Rtsp { listen, rtsps_listen: rtsps_listen.map(|at| at.value).or(beside), udp, limits }
+}
+
+/// RTP is on an even port, RTCP on the one after it (RFC 3550 section 11).
+fn rtp_address(text: &str) -> Result<SocketAddr, String> {
+    let at = socket_address(text)?;
+    if at.port() % 2 == 1 {
+        return Err(format!("{text:?}: RTP needs an even port, and RTCP takes the next one"));
+    }
+    Ok(at)
 }
 
 /// The address that the default route leaves from, where there is one.

@@ -97,6 +97,44 @@ pub struct Rtsp {
     pub listen: SocketAddr,
     /// RTSP over TLS, with the certificate of `[api]`.
     pub rtsps_listen: Option<SocketAddr>,
+    /// Where RTP leaves from by UDP; RTCP is on the next port. `None`: over the RTSP connection alone.
+    pub udp: Option<SocketAddr>,
+    pub limits: ReaderLimits,
+}
+
+/// How many read by RTSP at once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReaderLimits {
+    pub in_all: usize,
+    pub per_path: usize,
+    /// Of one IPv4 address, or one IPv6 network of 64 bits.
+    pub per_address: usize,
+    /// Of recordings, in all and by one person.
+    pub playbacks: usize,
+    pub playbacks_per_person: usize,
+}
+
+impl ReaderLimits {
+    /// As many as there are connections.
+    pub const NONE: ReaderLimits = ReaderLimits {
+        in_all: usize::MAX,
+        per_path: usize::MAX,
+        per_address: usize::MAX,
+        playbacks: usize::MAX,
+        playbacks_per_person: usize::MAX,
+    };
+}
+
+impl Default for ReaderLimits {
+    fn default() -> ReaderLimits {
+        ReaderLimits {
+            in_all: 1_000,
+            per_path: 500,
+            per_address: 300,
+            playbacks: 16,
+            playbacks_per_person: 4,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -76,6 +76,8 @@ pub struct Packets {
     /// RTP time of the sample in its own clock.
     pub rtp_time: u32,
     pub ssrc: u32,
+    /// Bytes of all payloads, as sender reports count them (RFC 3550 section 6.4.1).
+    pub octets: u32,
 }
 
 /// Packetises a stream's samples, one instance per stream (video and audio each have their own sequence and SSRC).
@@ -123,6 +125,21 @@ impl Packetiser {
         }
     }
 
+    /// SSRCs of the pictures and of the sound.
+    pub fn ssrcs(&self) -> [u32; 2] {
+        [self.video.ssrc, self.audio.ssrc]
+    }
+
+    /// Sequence numbers of the next packets of both.
+    pub fn sequences(&self) -> [u16; 2] {
+        [self.video.sequence, self.audio.sequence]
+    }
+
+    /// RTP time of a moment on the pictures' timeline.
+    pub fn video_time(&self, at_90k: i64) -> u32 {
+        (at_90k.saturating_add(self.shift_90k) as u32).wrapping_add(self.video.offset)
+    }
+
     pub fn packetise(&mut self, sample: &Sample) -> Packets {
         match sample {
             Sample::Video(unit) => self.video(unit),
@@ -144,7 +161,7 @@ impl Packetiser {
 
         let nals = nals_to_send(unit);
         let last = nals.len().saturating_sub(1);
-        let rtp_time = (time as u32).wrapping_add(self.video.offset);
+        let rtp_time = self.video_time(unit.pts_90k);
         let mut out = Builder::new(&mut self.video, VIDEO_CHANNEL, VIDEO_TYPE, rtp_time, unit.data.len());
         for (at, nal) in nals.into_iter().enumerate() {
             match unit.params.codec {
@@ -178,7 +195,7 @@ impl Packetiser {
 }
 
 /// 90 kHz ticks in an audio's own clock.
-fn in_clock(ticks_90k: i64, params: &AudioParams) -> i64 {
+pub fn in_clock(ticks_90k: i64, params: &AudioParams) -> i64 {
     (i128::from(ticks_90k) * i128::from(params.clock_rate) / i128::from(VIDEO_CLOCK)) as i64
 }
 
@@ -300,7 +317,10 @@ impl<'a> Builder<'a> {
             from = to;
             Packet { header, payload }
         });
-        Packets { packets: packets.collect(), rtp_time: self.rtp_time, ssrc: self.track.ssrc }
+        let packets: Vec<Packet> = packets.collect();
+        let bytes: usize = packets.iter().map(Packet::len).sum();
+        let octets = (bytes - packets.len() * RTP_HEADER) as u32;
+        Packets { packets, rtp_time: self.rtp_time, ssrc: self.track.ssrc, octets }
     }
 }
 

@@ -181,6 +181,11 @@ impl Place {
         }
     }
 
+    /// Others need the place: the connection is to end soon.
+    pub fn is_given_up(&self) -> bool {
+        self.0.given_up.is_cancelled()
+    }
+
     /// Waits until the place is needed by others; the connection ends then.
     pub async fn given_up(&self) {
         self.0.given_up.cancelled().await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::init::{ABOUT, AUDIO_TRACK, VIDEO_TRACK};
 use super::{About, Boxes};
-use crate::media::{VideoCodec, VideoParams, time};
+use crate::media::{AudioCodec, AudioParams, VideoCodec, VideoParams, time};
 
 /// Ticks of 90 kHz that are believed of a file, 25 000 years: sums of such times cannot overflow.
 const MAX_TICKS: i64 = 1 << 56;
@@ -169,6 +169,21 @@ impl Head {
         VideoParams::parse(codec, &sets).ok()
     }
 
+    /// What a decoder must know of the sound; nothing where there is none that can be understood.
+    pub fn audio_params(&self) -> Option<AudioParams> {
+        let clock_rate = self.audio_timescale?;
+        // Behind `stsd`'s header, version, flags and count; an audio sample entry is 36 bytes long, its codec's box follows.
+        let entry = self.bytes.get(self.audio_entry.clone()?)?.get(16..)?;
+        let channels = u16::from_be_bytes(entry.get(24..26)?.try_into().ok()?);
+        let codec = match entry.get(4..8)? {
+            b"mp4a" => AudioCodec::Aac { config: aac_config(entry.get(36..)?)? },
+            b"alaw" => AudioCodec::Pcma,
+            b"ulaw" => AudioCodec::Pcmu,
+            _ => return None,
+        };
+        Some(AudioParams { codec, clock_rate, channels })
+    }
+
     /// The head as long as it is, but without its edits: presentation is where the samples' own times say.
     pub fn unedited(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
@@ -197,6 +212,29 @@ impl Head {
         About { start: time::from_90k(start_90k), start_90k, origin_90k, ..self.about.clone() }.write(&mut b);
         b.0
     }
+}
+
+/// The AudioSpecificConfig in an `esds` box (ISO/IEC 14496-1, 7.2.6).
+fn aac_config(esds: &[u8]) -> Option<Bytes> {
+    let header = header(esds).filter(|header| &header.kind == b"esds")?;
+    let stream = descriptor(esds.get(12..header.size)?, 0x03)?;
+    // ES_ID and flags; then object type, stream type, buffer size and bit rates.
+    let decoder = descriptor(stream.get(3..)?, 0x04)?;
+    descriptor(decoder.get(13..)?, 0x05).map(Bytes::copy_from_slice)
+}
+
+/// The body of the descriptor at the start of `bytes`, which has this tag (8.3.3).
+fn descriptor(bytes: &[u8], tag: u8) -> Option<&[u8]> {
+    let (&found, mut rest) = bytes.split_first()?;
+    let mut length = 0;
+    for _ in 0..4 {
+        let (&byte, behind) = rest.split_first()?;
+        (length, rest) = (length << 7 | usize::from(byte & 0x7f), behind);
+        if byte & 0x80 == 0 {
+            return rest.get(..length).filter(|_| found == tag);
+        }
+    }
+    None
 }
 
 /// Copies `count` NAL units with 2-byte lengths behind 4-byte ones; gives back where they end.

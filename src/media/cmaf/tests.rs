@@ -453,6 +453,24 @@ fn a_file_is_read_back() {
 }
 
 #[test]
+fn the_sound_is_read_back_too() {
+    let aac = |length: usize| AudioCodec::Aac { config: vec![0x12; length].into() };
+    for (codec, clock_rate, channels) in [
+        (aac(2), 44_100, 2),
+        (aac(5), 96_000, 1),
+        (aac(200), 48_000, 6),
+        (AudioCodec::Pcma, 8_000, 1),
+        (AudioCodec::Pcmu, 16_000, 2),
+    ] {
+        let audio = Arc::new(AudioParams { codec, clock_rate, channels });
+        let (video, bytes) = (params(320), bytes::Bytes::new());
+        let init = Init { video, audio: Some(audio.clone()), origin_90k: 0, bytes };
+        let bytes = init.for_file("gate", "main", 0, 0, None);
+        assert_eq!(Head::parse(&bytes).unwrap().audio_params().as_ref(), Some(&*audio));
+    }
+}
+
+#[test]
 fn times_that_nobody_recorded_are_not_believed() {
     let video = params(320);
     let mut packager = Packager::new(1, 0, None);
@@ -478,6 +496,7 @@ proptest::proptest! {
         header[in_header] = value;
         if let Some(head) = Head::parse(&head) {
             head.parameter_sets();
+            head.audio_params();
             head.excerpt(0, 100, true);
         }
         if let Some(mut fragment) = Fragment::parse(&header) {

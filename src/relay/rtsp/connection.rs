@@ -2,30 +2,29 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::FutureExt;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use super::Shared;
 use super::exchange::{Moved, exchange};
 use super::output::Output;
-use super::request::{self, Incoming, MAX_BODY, MAX_HEAD, Refused, Request, Response, TRACK, Target};
-use super::rtcp::{self, Sent};
-use super::{Shared, sdp};
-use crate::access::{Action, By, Challenge, Denied, Person, Standing};
-use crate::health::{Health, PathProtocol};
-use crate::live::{Cursor, LiveStream, Next, StreamParams};
-use crate::media::rtp::{AUDIO_CHANNEL, Packets, VIDEO_CHANNEL};
-use crate::media::{Sample, time};
+use super::request::{self, Incoming, MAX_BODY, MAX_HEAD, Refused, Request, Response};
+use super::session::{Event, Session, Source};
+use crate::access::Challenge;
+use crate::health::PathProtocol;
 use crate::net::listener::Socket;
 
-const METHODS: &str = "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
+pub(super) const METHODS: &str =
+    "OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 
 /// A client that neither plays nor asks for so long is gone; `Session` headers tell it (RFC 2326 section 12.37). One
-/// that plays shows its life by taking what it is sent.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+/// that plays shows its life by taking what it is sent, by UDP with its RTCP.
+pub(super) const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// From connecting to the first request that was allowed.
 const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -35,13 +34,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A client that takes not one byte for so long is closed.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long DESCRIBE waits for a camera that has just started.
-const PARAMS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Between sender reports. The first goes out before the first packet, so that players line up picture and sound at
-/// once.
-const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Wrong tokens and stream keys on one connection before it is closed.
 const MAX_DENIALS: u32 = 10;
@@ -60,7 +52,7 @@ pub enum Closed {
     Slow,
     #[error("it did not sign in or ask for a stream within {} s", SIGN_IN_TIMEOUT.as_secs())]
     NoSignIn,
-    #[error("no request for {} s", SESSION_TIMEOUT.as_secs())]
+    #[error("no request for {} s, and no RTCP where it plays by UDP", SESSION_TIMEOUT.as_secs())]
     Idle,
     #[error("a request that cannot be understood (answered {0})")]
     Refused(u16),
@@ -85,76 +77,36 @@ impl Closed {
 }
 
 pub struct Connection {
-    socket: Socket,
-    peer: IpAddr,
-    shared: Arc<Shared>,
+    pub(super) socket: Socket,
+    pub(super) peer: Ends,
+    pub(super) shared: Arc<Shared>,
     input: BytesMut,
-    output: Output,
-    session: Option<Session>,
+    pub(super) output: Output,
+    pub(super) session: Option<Session>,
     /// What PLAY's cursor has met already: it follows the answer.
-    first: Option<Next>,
+    pub(super) first: Option<Event>,
     connected: Instant,
     /// When the last request or frame was complete.
     heard: Instant,
-    challenge: Challenge,
+    pub(super) challenge: Challenge,
     /// A request was allowed.
-    allowed: bool,
-    denials: u32,
+    pub(super) allowed: bool,
+    pub(super) denials: u32,
     /// Once everything is written the connection ends, for this reason.
     closing: Option<Closed>,
 }
 
-/// From SETUP to TEARDOWN.
-struct Session {
-    id: String,
-    path: String,
-    base: String,
-    stream: Arc<LiveStream>,
-    /// As described: nothing else may be sent.
-    params: StreamParams,
-    /// By their numbers in control URLs.
-    tracks: [Option<Track>; 2],
-    playing: Option<Playing>,
-}
-
-struct Track {
-    rtp: u8,
-    rtcp: u8,
-    sent: Sent,
-    ssrc: u32,
-    reported: Option<Instant>,
-}
-
-struct Playing {
-    cursor: Cursor,
-    /// That whoever sent PLAY may watch.
-    standing: Standing,
-    _reader: Reader,
-}
-
-/// Counts a reader as long as it plays.
-struct Reader {
-    health: Health,
-    label: PathProtocol,
-}
-
-impl Reader {
-    fn new(health: &Health, path: &str) -> Reader {
-        let reader = Reader { health: health.clone(), label: PathProtocol::new(path, "rtsp") };
-        reader.health.metrics.relay_readers.get_or_create(&reader.label).inc();
-        drop(reader.health.metrics.relay_skips.get_or_create(&reader.label));
-        reader
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.health.metrics.relay_readers.get_or_create(&self.label).dec();
-    }
+/// What a connection joins.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    pub client: IpAddr,
+    /// The box's own address, as the client has reached it.
+    pub local: IpAddr,
+    pub is_encrypted: bool,
 }
 
 impl Connection {
-    pub fn new(socket: Socket, peer: IpAddr, shared: Arc<Shared>) -> Connection {
+    pub fn new(socket: Socket, peer: Ends, shared: Arc<Shared>) -> Connection {
         let now = Instant::now();
         Connection {
             socket,
@@ -182,11 +134,19 @@ impl Connection {
             if self.output.is_empty()
                 && let Some(why) = self.closing.take()
             {
-                self.say_goodbye().await;
+                // What is seldom needed, and large, is on the heap while it lasts: here and below it keeps tasks small.
+                Box::pin(self.say_goodbye()).await;
                 return Err(why);
             }
             let readable = self.closing.is_none() && self.output.takes_messages();
+            let due = self.output.is_empty() && self.closing.is_none();
             tokio::select! {
+                // What is due goes first: a picture is written by the very wake-up that told of it.
+                biased;
+                event = next(&mut self.session), if due => {
+                    self.meet(event);
+                    self.write_now().await?;
+                }
                 moved = exchange(&mut self.socket, &mut self.output, &mut self.input, readable) => match moved? {
                     Moved::Out => {}
                     Moved::In { bytes: 0 } => return Ok(()),
@@ -194,15 +154,28 @@ impl Connection {
                     Moved::In { bytes } if self.input.len() == bytes => self.heard = Instant::now(),
                     Moved::In { .. } => {}
                 },
-                next = next(&mut self.session), if self.output.is_empty() && self.closing.is_none() => {
-                    self.send(next);
-                }
                 _ = tick.tick() => {
+                    if self.socket.place().is_given_up() {
+                        return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+                    }
                     self.check_deadlines()?;
-                    self.check_permission().await;
+                    Box::pin(self.check_permission()).await;
                 }
             }
         }
+    }
+
+    /// Writes what the socket takes without waiting.
+    async fn write_now(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        std::future::poll_fn(|cx| match self.output.poll_write(cx, Pin::new(&mut self.socket)) {
+            Poll::Ready(written) => Poll::Ready(written),
+            // The rest is what the client has to make room for.
+            Poll::Pending => Poll::Ready(Ok(())),
+        })
+        .await
     }
 
     async fn take_requests(&mut self) {
@@ -213,7 +186,7 @@ impl Connection {
                 Ok(Some(incoming)) => {
                     self.heard = Instant::now();
                     if let Incoming::Request(request) = incoming {
-                        self.answer(&request).await;
+                        Box::pin(self.answer(&request)).await;
                     }
                 }
                 Err(Refused(status)) => self.refuse(status),
@@ -234,16 +207,17 @@ impl Connection {
         if !self.output.is_empty() && self.output.progress.elapsed() > STALL_TIMEOUT {
             return Err(Closed::Stalled);
         }
-        let playing = self.session.as_ref().is_some_and(|session| session.playing.is_some());
         if self.closing.is_some() {
             return Ok(());
         }
+        let playing = self.session.as_ref().filter(|session| session.is_playing());
+        let lives = playing.is_some_and(|session| session.silence().is_none_or(|by| by < SESSION_TIMEOUT));
         let silence = self.heard.elapsed();
         let late = if !self.input.is_empty() && self.output.takes_messages() && silence > REQUEST_TIMEOUT {
             Closed::Slow
         } else if !self.allowed && self.connected.elapsed() > SIGN_IN_TIMEOUT {
             Closed::NoSignIn
-        } else if !playing && silence > SESSION_TIMEOUT {
+        } else if !lives && silence > SESSION_TIMEOUT {
             Closed::Idle
         } else {
             return Ok(());
@@ -257,21 +231,22 @@ impl Connection {
     /// plays on must not outlive that.
     async fn check_permission(&mut self) {
         let Some(session) = self.session.as_mut().filter(|_| self.closing.is_none()) else { return };
-        let Some(playing) = &mut session.playing else { return };
-        let allowed = playing.standing.holds().await;
-        let stream = self.shared.streams.get(&session.path);
-        if !allowed {
-            self.end(Closed::Revoked);
-        } else if !stream.is_some_and(|stream| Arc::ptr_eq(&stream, &session.stream)) {
+        let Some(standing) = session.standing() else { return };
+        if !standing.holds().await {
+            return self.end(Closed::Revoked);
+        }
+        if let Source::Live { stream, .. } = &session.source
+            && !self.shared.streams.get(&session.path).is_some_and(|now| Arc::ptr_eq(&now, stream))
+        {
             self.end(Closed::Moved);
         }
     }
 
     /// Says good-bye on every track that was sent, and sends no more.
     fn end(&mut self, why: Closed) {
-        let tracks = self.session.iter().flat_map(|session| session.tracks.iter().flatten());
-        for track in tracks.filter(|track| track.reported.is_some()) {
-            self.output.message(rtcp::bye(track.rtcp, track.ssrc));
+        if let Some(session) = &mut self.session {
+            session.say_bye(&mut self.output, "");
+            session.pause();
         }
         self.closing = Some(why);
     }
@@ -315,302 +290,36 @@ impl Connection {
         }
         self.output.message(response.encode(cseq));
         if let Some(first) = self.first.take() {
-            self.send(first);
+            self.meet(first);
         }
     }
 
-    /// The stream that the request is for, if its sender may watch it. Who has not signed in learns nothing about
-    /// which paths exist, and who may not watch a camera cannot tell it from one that is not there.
-    async fn stream(&mut self, request: &Request, path: &str) -> Result<(Arc<LiveStream>, Person), Response> {
-        let shown = request.header("Authorization");
-        let meant = |uri: &str| Target::of(uri).path == path;
-        let access = self.shared.access.clone();
-        let person = access.player(&mut self.challenge, shown, self.peer, &request.method, meant).await;
-        let person = person.map_err(|denied| self.deny(denied))?;
-        let stream = self.shared.streams.get(path);
-        let stream =
-            stream.filter(|stream| person.may(Action::Live, Some(&stream.camera)) && !stream.is_closed());
-        let stream =
-            stream.ok_or_else(|| Response::new(404).saying("no such stream, or you may not watch it"))?;
-        self.allowed = true;
-        if !person.is_anonymous() {
-            self.socket.place().is_known();
-        }
-        Ok((stream, person))
-    }
-
-    fn deny(&mut self, denied: Denied) -> Response {
-        match denied {
-            Denied::Forbidden => Response::new(403).saying(&denied.to_string()),
-            Denied::TooMany => {
-                self.denials += 1;
-                Response::new(429).with("Retry-After", "1").saying(&denied.to_string())
-            }
-            Denied::CannotTell => Response::new(503).with("Retry-After", "5").saying(&denied.to_string()),
-            Denied::SignIn | Denied::Unknown | Denied::Stale => {
-                if denied == Denied::Unknown {
-                    self.denials += 1;
-                }
-                let response = Response::new(401).saying("sign-in is needed: a stream key or a token");
-                let challenges = self.challenge.headers().into_iter();
-                challenges.fold(response, |response, challenge| response.with("WWW-Authenticate", challenge))
-            }
-        }
-    }
-
-    fn by(&self, name: &str) -> By {
-        By { name: name.to_owned(), address: Some(self.peer) }
-    }
-
-    async fn describe(&mut self, request: &Request) -> Result<Response, Response> {
-        let target = Target::of(&request.uri);
-        let (stream, _) = self.stream(request, &target.path).await?;
-        let Ok(params) = timeout(PARAMS_TIMEOUT, stream.wait_params()).await else {
-            let why = "the camera has sent no picture yet: see its state in /healthz, and try again";
-            return Err(Response::new(503).with("Retry-After", "5").saying(why));
-        };
-        let sdp = sdp::describe(&target.path, rand::random::<u32>().into(), &params);
-        Ok(Response::new(200).with("Content-Base", target.base).body("application/sdp", sdp))
-    }
-
-    async fn set_up(&mut self, request: &Request) -> Result<Response, Response> {
-        let target = Target::of(&request.uri);
-        let (stream, _) = self.stream(request, &target.path).await?;
-        let Some(params) = stream.params() else { return Err(Response::new(503).with("Retry-After", "5")) };
-        let index = target.track.unwrap_or(sdp::VIDEO);
-        if index > sdp::AUDIO || (index == sdp::AUDIO && params.audio.is_none()) {
-            return Err(Response::new(404).saying("no such track"));
-        }
-        let wish = request.header("Transport").and_then(transport);
-        let Some(wish) = wish else {
-            let why =
-                "only RTP over this connection is served: ask for RTP/AVP/TCP (ffplay -rtsp_transport tcp)";
-            return Err(Response::new(461).saying(why));
-        };
-        if let Some(session) = &self.session {
-            if request.header("Session").is_some_and(|id| session_id(id) != session.id) {
-                return Err(Response::new(454));
-            }
-            if session.path != target.path {
-                return Err(Response::new(459));
-            }
-            if session.playing.is_some() {
-                return Err(Response::new(455));
-            }
-        }
-        let session = self.session.get_or_insert_with(|| Session {
-            id: format!("{:016x}", rand::random::<u64>()),
-            path: target.path,
-            base: target.base,
-            stream,
-            params,
-            tracks: [None, None],
-            playing: None,
-        });
-        let (rtp, rtcp) = session.channels(index, wish);
-        session.tracks[index] = Some(Track { rtp, rtcp, sent: Sent::default(), ssrc: 0, reported: None });
-        let transport = format!("RTP/AVP/TCP;unicast;interleaved={rtp}-{rtcp}");
-        Ok(self.in_session(Response::new(200).with("Transport", transport)))
-    }
-
-    async fn play(&mut self, request: &Request) -> Result<Response, Response> {
-        // Whoever may no longer watch must not begin to.
-        let path = self.own_session(request)?.path.clone();
-        let (stream, person) = self.stream(request, &path).await?;
-        let by = self.by(&person.name);
-        let (health, access) = (&self.shared.health, &self.shared.access);
-        let Some(session) = self.session.as_mut().filter(|session| Arc::ptr_eq(&session.stream, &stream))
-        else {
-            // The path leads elsewhere by now: what was described is not there.
-            self.session = None;
-            return Err(Response::new(454));
-        };
-        if session.playing.is_some() {
-            return Ok(self.in_session(Response::new(200)));
-        }
-        let mut cursor = session.stream.cursor();
-        // What the ring holds is there at once, and tells the player where sequence and time begin.
-        let first = cursor.next().now_or_never();
-        let mut response = Response::new(200);
-        if let Some(Next::Sample(Sample::Video(unit), packets)) = &first
-            && let Some(packet) = packets.packets.first()
-        {
-            let url = |track: usize| format!("url={}{TRACK}{track}", session.base);
-            let mut info = Vec::new();
-            if session.tracks[sdp::VIDEO].is_some() {
-                let (sequence, time) = (packet.sequence(), packets.rtp_time);
-                info.push(format!("{};seq={sequence};rtptime={time}", url(sdp::VIDEO)));
-            }
-            if let Some(audio) = &session.params.audio
-                && session.tracks[sdp::AUDIO].is_some()
-            {
-                let time = session.stream.audio_rtp_time(unit.pts_90k, audio);
-                info.push(format!("{};rtptime={time}", url(sdp::AUDIO)));
-            }
-            response = response.with("RTP-Info", info.join(","));
-        }
-        let reader = Reader::new(health, &session.path);
-        if let Some(audit) = access.audit() {
-            audit.watch(&by, &format!("camera/{}", stream.camera), "RTSP");
-        }
-        let standing = access.standing(person, Action::Live, Some(&stream.camera));
-        session.playing = Some(Playing { cursor, standing, _reader: reader });
-        self.first = first;
-        Ok(self.in_session(response))
-    }
-
-    /// A live stream goes on without its reader; the next PLAY begins at what is newest then.
-    fn pause(&mut self, request: &Request) -> Result<Response, Response> {
-        self.own_session(request)?.playing = None;
-        Ok(self.in_session(Response::new(200)))
-    }
-
-    fn tear_down(&mut self, request: &Request) -> Result<Response, Response> {
-        self.own_session(request)?;
-        self.session = None;
-        Ok(Response::new(200))
-    }
-
-    /// The session, if the request names it (or, as some clients do, none).
-    fn own_session(&mut self, request: &Request) -> Result<&mut Session, Response> {
-        let named = request.header("Session").map(session_id);
-        let session = self.session.as_mut().filter(|session| named.is_none_or(|id| id == session.id));
-        session.ok_or_else(|| Response::new(454))
-    }
-
-    fn in_session(&self, response: Response) -> Response {
-        match &self.session {
-            Some(session) => {
-                response.with("Session", format!("{};timeout={}", session.id, SESSION_TIMEOUT.as_secs()))
-            }
-            None => response,
-        }
-    }
-
-    // Media
-
-    fn send(&mut self, next: Next) {
+    fn meet(&mut self, event: Event) {
         let Some(session) = &mut self.session else { return };
-        match next {
-            Next::Sample(sample, packets) => {
-                let index = match &sample {
-                    Sample::Video(unit) if unit.params.codec != session.params.video.codec => {
-                        self.closing = Some(Closed::OtherCodec);
-                        return;
-                    }
-                    Sample::Video(_) => sdp::VIDEO,
-                    Sample::Audio(frame) if session.params.audio.as_ref() != Some(&frame.params) => return,
-                    Sample::Audio(_) => sdp::AUDIO,
-                };
-                if let Some(track) = &mut session.tracks[index] {
-                    track.send(&mut self.output, index, &session.path, &sample, packets);
+        match event {
+            Event::Sample(sample, packets) => {
+                if let Err(why) = session.send(&mut self.output, &sample, packets) {
+                    self.closing = Some(why);
                 }
             }
-            Next::Skipped(count) => {
+            Event::Skipped(count) => {
                 let label = PathProtocol::new(session.path.as_str(), "rtsp");
                 self.shared.health.metrics.relay_skips.get_or_create(&label).inc();
                 tracing::debug!(path = session.path, "a slow RTSP reader skipped {count} pictures");
             }
-            Next::Closed => self.end(Closed::Removed),
+            Event::End(why) => {
+                session.say_bye(&mut self.output, &why);
+                session.pause();
+            }
+            Event::Gone => self.end(Closed::Removed),
         }
     }
 }
 
-impl Track {
-    fn send(
-        &mut self,
-        output: &mut Output,
-        index: usize,
-        cname: &str,
-        sample: &Sample,
-        packets: Arc<Packets>,
-    ) {
-        if packets.packets.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        if self.reported.is_none_or(|at| now.duration_since(at) >= REPORT_INTERVAL) {
-            self.reported = Some(now);
-            self.ssrc = packets.ssrc;
-            let capture = time::from_90k(match sample {
-                Sample::Video(unit) => unit.pts_90k,
-                Sample::Audio(frame) => frame.pts_90k(),
-            });
-            let report = rtcp::report(self.rtcp, packets.ssrc, packets.rtp_time, capture, self.sent, cname);
-            output.message(report);
-        }
-        let octets: usize = packets.packets.iter().map(|packet| packet.payload.len()).sum();
-        self.sent.packets = self.sent.packets.wrapping_add(packets.packets.len() as u32);
-        self.sent.octets = self.sent.octets.wrapping_add(octets as u32);
-        let usual = if index == sdp::VIDEO { VIDEO_CHANNEL } else { AUDIO_CHANNEL };
-        output.media(packets, self.rtp, usual);
-    }
-}
-
-impl Session {
-    /// The channels that the client wishes, or others where those are taken.
-    fn channels(&self, index: usize, wish: Option<(u8, u8)>) -> (u8, u8) {
-        let taken = |channel: u8| {
-            let others = self.tracks.iter().enumerate().filter(|(other, _)| *other != index);
-            others
-                .filter_map(|(_, track)| track.as_ref())
-                .any(|track| [track.rtp, track.rtcp].contains(&channel))
-        };
-        let usual = if index == sdp::VIDEO { VIDEO_CHANNEL } else { AUDIO_CHANNEL };
-        let pairs =
-            wish.into_iter().chain([(usual, usual + 1), (VIDEO_CHANNEL, 1), (AUDIO_CHANNEL, 3), (4, 5)]);
-        // Of three disjoint pairs the one other track takes at most two.
-        pairs.into_iter().find(|(rtp, rtcp)| !taken(*rtp) && !taken(*rtcp)).unwrap_or((6, 7))
-    }
-}
-
-/// The next thing that a playing client is owed; never, where none plays.
-async fn next(session: &mut Option<Session>) -> Next {
-    match session.as_mut().and_then(|session| session.playing.as_mut()) {
-        Some(playing) => playing.cursor.next().await,
+/// The next thing that a playing client is owed; never, where there is no session.
+async fn next(session: &mut Option<Session>) -> Event {
+    match session {
+        Some(session) => session.next().await,
         None => std::future::pending().await,
-    }
-}
-
-/// A Session header without its parameters.
-fn session_id(header: &str) -> &str {
-    header.split(';').next().unwrap_or_default().trim()
-}
-
-/// The channels of the first transport in the header that can be served; `Some(None)` where it leaves them to us.
-fn transport(header: &str) -> Option<Option<(u8, u8)>> {
-    header.split(',').find_map(|transport| {
-        let mut parts = transport.split(';').map(str::trim);
-        if !parts.next()?.eq_ignore_ascii_case("RTP/AVP/TCP") {
-            return None;
-        }
-        let channels = parts.find_map(|part| {
-            let (name, value) = part.split_once('=')?;
-            name.eq_ignore_ascii_case("interleaved").then_some(value)
-        });
-        Some(channels.and_then(|channels| {
-            let (rtp, rtcp) = channels.split_once('-').unwrap_or((channels, ""));
-            let rtp: u8 = rtp.trim().parse().ok()?;
-            let rtcp = if rtcp.is_empty() { rtp.checked_add(1)? } else { rtcp.trim().parse().ok()? };
-            (rtp != rtcp).then_some((rtp, rtcp))
-        }))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn transports() {
-        assert_eq!(transport("RTP/AVP/TCP;unicast;interleaved=0-1"), Some(Some((0, 1))));
-        assert_eq!(
-            transport("RTP/AVP/UDP;unicast;client_port=5-6,rtp/avp/tcp;interleaved=8"),
-            Some(Some((8, 9)))
-        );
-        assert_eq!(transport("RTP/AVP/TCP;unicast"), Some(None));
-        assert_eq!(transport("RTP/AVP/TCP;interleaved=255"), Some(None));
-        assert_eq!(transport("RTP/AVP;unicast;client_port=5000-5001"), None);
-        assert_eq!(transport(""), None);
     }
 }

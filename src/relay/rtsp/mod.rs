@@ -1,20 +1,30 @@
-//! The RTSP server (RFC 2326), TCP interleaved, plain or over TLS.
+//! The RTSP server (RFC 2326): live streams and recordings, over the connection itself (TCP interleaved, plain or over
+//! TLS) or by UDP.
 //!
-//! One task a client (`connection`), which reads its requests and sends it a stream's packets as its own cursor
-//! meets them. What a client costs is bounded: one sample's packets, which it shares with every other reader, a socket
-//! buffer, and [`request::MAX_HEAD`] and [`request::MAX_BODY`] bytes of input.
+//! One task a client (`connection`, `methods`), which reads its requests and sends it the packets of what it plays
+//! (`session`): a live stream's, shared with every other reader, as its own cursor meets them, or a recording's at its
+//! own pace (`playback`). What a client costs is bounded: one sample's packets, one part of a recording and the one
+//! after it, a socket buffer, and [`request::MAX_HEAD`] and [`request::MAX_BODY`] bytes of input; and how many there are
+//! is (`limits`).
 //!
-//! What does not belong here: packets (`media::rtp`), permission (`access`), and how many may connect (`net`).
+//! What does not belong here: packets (`media::rtp`), what is recorded (`record`), permission (`access`), and how many
+//! may connect (`net`).
 
 mod connection;
 mod exchange;
+mod limits;
+mod methods;
 mod output;
-// Public for the fuzzer alone: its input is anybody's.
+mod playback;
+// Public for the fuzzer alone, as is all that reads what anybody sends.
+pub mod range;
 pub mod request;
-mod rtcp;
+pub mod rtcp;
 mod sdp;
+mod session;
+pub mod transport;
+pub mod udp;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +34,13 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::config::ReaderLimits;
 use crate::health::Health;
 use crate::live::Directory;
 use crate::net::listener::{Incoming, Listener};
-use connection::Connection;
+use crate::record::Archive;
+use connection::{Connection, Ends};
+use limits::Limits;
 
 /// Bytes that the kernel keeps for a reader which does not read. A second of a camera at 8 Mbit/s.
 const SEND_BUFFER: usize = 1 << 20;
@@ -46,25 +59,50 @@ pub struct Server {
     accepting: JoinHandle<()>,
 }
 
+/// What a server serves, and where.
+pub struct Setup {
+    pub listeners: Vec<Listener>,
+    /// RTP by UDP, where it is served.
+    pub udp: Option<Arc<udp::Pair>>,
+    /// Every stream is served at its path.
+    pub streams: Arc<Directory>,
+    /// Recordings, where there are any, at `playback/CAMERA`.
+    pub archive: Option<Archive>,
+    pub limits: ReaderLimits,
+    pub access: Access,
+    pub health: Health,
+}
+
 /// What every connection reaches.
 struct Shared {
     streams: Arc<Directory>,
+    archive: Option<Archive>,
+    udp: Option<Arc<udp::Pair>>,
+    limits: Limits,
     access: Access,
     health: Health,
 }
 
 impl Server {
-    /// Serves every stream of the directory at its path, at each of the listeners.
-    pub fn start(
-        listeners: Vec<Listener>,
-        streams: Arc<Directory>,
-        access: Access,
-        health: Health,
-    ) -> Server {
+    pub fn start(setup: Setup) -> Server {
+        let Setup { listeners, udp, streams, archive, limits, access, health } = setup;
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared { streams, access, health });
+        let limits = Limits::new(limits);
+        let shared = Arc::new(Shared { streams, archive, udp: udp.clone(), limits, access, health });
         let accepting = listeners.into_iter().map(|listener| accept(listener, shared.clone(), stop.clone()));
-        let accepting = tokio::spawn(futures::future::join_all(accepting.collect::<Vec<_>>()).map(drop));
+        let accepting = futures::future::join_all(accepting.collect::<Vec<_>>()).map(drop);
+        let hearing = async {
+            match udp {
+                Some(pair) => pair.listen().await,
+                None => std::future::pending().await,
+            }
+        };
+        let accepting = tokio::spawn(async {
+            tokio::select! {
+                () = accepting => {}
+                () = hearing => {}
+            }
+        });
         Server { stop, accepting }
     }
 
@@ -95,28 +133,23 @@ async fn accept(listener: Listener, shared: Arc<Shared>, stop: CancellationToken
             }
             incoming = listener.accept(&refusal) => {
                 tune(incoming.tcp());
-                connections.spawn(serve(incoming, shared.clone(), stop.clone()));
+                connections.spawn(serve(incoming, shared.clone()));
             }
         }
     }
     drop(listener);
-    // They watch `stop` too.
-    while connections.join_next().await.is_some() {}
+    connections.shutdown().await;
 }
 
-async fn serve(incoming: Incoming, shared: Arc<Shared>, stop: CancellationToken) {
+async fn serve(incoming: Incoming, shared: Arc<Shared>) {
     let peer = incoming.peer;
-    let talk = async {
-        let socket = incoming.open().await?;
-        let place = socket.place().clone();
-        tokio::select! {
-            () = place.given_up() => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
-            ended = Connection::new(socket, peer.address.ip(), shared).run() => ended,
-        }
-    };
-    let ended = tokio::select! {
-        () = stop.cancelled() => return,
-        ended = talk => ended,
+    // Where it cannot be told the connection has ended already.
+    let local = incoming.tcp().local_addr().map_or(peer.address.ip(), |local| local.ip().to_canonical());
+    let ends = Ends { client: peer.address.ip(), local, is_encrypted: peer.tls };
+    // On the heap while it lasts: a connection keeps no room for a handshake.
+    let ended = match Box::pin(incoming.open()).await {
+        Ok(socket) => Connection::new(socket, ends, shared).run().await,
+        Err(error) => Err(error.into()),
     };
     match ended {
         Ok(()) => tracing::debug!(peer = %peer.address, "RTSP client left"),

@@ -91,9 +91,11 @@ impl Output {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(written) => {
                     drop(slices);
-                    self.progress = Instant::now();
                     self.held = true;
                     self.advance(written);
+                    if !self.queue.is_empty() {
+                        self.progress = Instant::now();
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -118,9 +120,19 @@ impl Output {
         framings
     }
 
+    /// About as many slices as there are, so that they are allocated for once.
+    fn pieces(&self) -> usize {
+        let of = |item: &Item| match item {
+            Item::Message { .. } => 1,
+            Item::Media { packets, channel: Channel::Usual, at, .. } => 2 * (packets.packets.len() - at),
+            Item::Media { packets, channel: Channel::Other(_), at, .. } => 3 * (packets.packets.len() - at),
+        };
+        self.queue.iter().map(of).sum::<usize>().min(MAX_SLICES)
+    }
+
     fn slices<'a>(&'a self, framings: &'a [[u8; FRAMING]]) -> Vec<IoSlice<'a>> {
         let mut own = framings.iter();
-        let mut slices = Slices { slices: Vec::new(), skip: 0 };
+        let mut slices = Slices { slices: Vec::with_capacity(self.pieces()), skip: 0 };
         for item in &self.queue {
             match item {
                 Item::Message { bytes, written } => {

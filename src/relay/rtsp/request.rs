@@ -122,6 +122,8 @@ fn parse_head(head: &[u8]) -> Result<Request, Refused> {
 pub struct Target {
     /// As in `live::Directory`.
     pub path: String,
+    /// Behind the `?`, without the control suffix; empty where there is none.
+    pub query: String,
     /// Of `/trackID=N`.
     pub track: Option<usize>,
     /// The URL without the control suffix, with a slash at the end and without credentials: what control URLs are
@@ -154,8 +156,17 @@ impl Target {
             "" => format!("/{}/", path.trim_start_matches('/')),
             _ => format!("{scheme}://{host}/{path}/"),
         };
-        let path = path.split(['?', '#']).next().unwrap_or_default().trim_matches('/');
-        Target { path: path.to_owned(), track, base }
+        let path = path.split('#').next().unwrap_or_default();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let (path, query) = (path.trim_matches('/').to_owned(), query.trim_end_matches('/').to_owned());
+        Target { path, query, track, base }
+    }
+
+    /// The value of this name in the query, percent-decoded.
+    pub fn parameter(&self, name: &str) -> Option<String> {
+        let value = self.query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+        // A plus stands for itself, as in `+08:00`: nobody fills in a form here.
+        Some(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned())
     }
 }
 
@@ -218,8 +229,11 @@ fn reason(status: u16) -> &'static str {
         413 => "Request Entity Too Large",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        453 => "Not Enough Bandwidth",
         454 => "Session Not Found",
         455 => "Method Not Valid In This State",
+        456 => "Header Field Not Valid For Resource",
+        457 => "Invalid Range",
         459 => "Aggregate Operation Not Allowed",
         461 => "Unsupported Transport",
         501 => "Not Implemented",
@@ -295,17 +309,24 @@ mod tests {
 
     #[test]
     fn urls_of_real_clients_reach_the_same_stream() {
-        for (uri, track, base) in [
-            ("rtsp://h:8554/a/sub", None, "rtsp://h:8554/a/sub/"),
-            ("rtsp://h:8554/a/sub/", None, "rtsp://h:8554/a/sub/"),
-            ("rtsp://h:8554//a/sub/trackID=1", Some(1), "rtsp://h:8554//a/sub/"),
-            ("rtsp://h:8554/a/sub/?x=y/trackID=0", Some(0), "rtsp://h:8554/a/sub/?x=y/"),
-            ("rtsp://user:secret@h/a/sub", None, "rtsp://h/a/sub/"),
-            ("/a/sub/trackID=0", Some(0), "/a/sub/"),
-            ("a/sub", None, "/a/sub/"),
+        for (uri, track, base, query) in [
+            ("rtsp://h:8554/a/sub", None, "rtsp://h:8554/a/sub/", ""),
+            ("rtsp://h:8554/a/sub/", None, "rtsp://h:8554/a/sub/", ""),
+            ("rtsp://h:8554//a/sub/trackID=1", Some(1), "rtsp://h:8554//a/sub/", ""),
+            ("rtsp://h:8554/a/sub/?x=y/trackID=0", Some(0), "rtsp://h:8554/a/sub/?x=y/", "x=y"),
+            ("rtsp://h:8554/a/sub?x=y", None, "rtsp://h:8554/a/sub?x=y/", "x=y"),
+            ("rtsp://user:secret@h/a/sub", None, "rtsp://h/a/sub/", ""),
+            ("/a/sub/trackID=0", Some(0), "/a/sub/", ""),
+            ("a/sub", None, "/a/sub/", ""),
         ] {
-            assert_eq!(Target::of(uri), Target { path: "a/sub".into(), track, base: base.into() }, "{uri}");
+            let (base, query) = (base.into(), query.into());
+            assert_eq!(Target::of(uri), Target { path: "a/sub".into(), query, track, base }, "{uri}");
         }
+        let target = Target::of("rtsp://h/playback/a?start=2026-01-01T08:00:00%2B08:00&end=x/trackID=1");
+        assert_eq!(target.parameter("start").as_deref(), Some("2026-01-01T08:00:00+08:00"));
+        assert_eq!((target.parameter("end").as_deref(), target.parameter("at")), (Some("x"), None));
+        let plus = Target::of("rtsp://h/playback/a?start=2026-01-01T08:00:00+08:00");
+        assert_eq!(plus.parameter("start").as_deref(), Some("2026-01-01T08:00:00+08:00"));
         assert_eq!(Target::of("*").path, "*");
         assert_eq!(Target::of("rtsp://h").path, "");
     }

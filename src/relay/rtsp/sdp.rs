@@ -15,11 +15,15 @@ use crate::media::{AudioCodec, AudioParams, VIDEO_CLOCK, VideoCodec, VideoParams
 pub const VIDEO: usize = 0;
 pub const AUDIO: usize = 1;
 
-/// `session` tells this description from an earlier one of the same path.
-pub fn describe(path: &str, session: u64, params: &StreamParams) -> String {
+/// `session` tells this description from an earlier one of the same path; `ranges` tell how long a recording is, in each
+/// unit (RFC 2326 appendix C.1.5).
+pub fn describe(path: &str, session: u64, params: &StreamParams, ranges: &[String]) -> String {
     let mut sdp = format!(
         "v=0\r\no=- {session} 1 IN IP4 0.0.0.0\r\ns={path}\r\nc=IN IP4 0.0.0.0\r\nt=0 0\r\na=control:*\r\n"
     );
+    for range in ranges {
+        let _ = write!(sdp, "a=range:{range}\r\n");
+    }
     let name = match params.video.codec {
         VideoCodec::H264 => "H264",
         VideoCodec::H265 => "H265",
@@ -112,8 +116,10 @@ mod tests {
         let aac = AudioCodec::Aac { config: Bytes::from_static(&[0x11, 0x90]) };
         let audio = AudioParams { codec: aac, clock_rate: 48_000, channels: 2 };
         let params = StreamParams { video: Arc::new(video), audio: Some(Arc::new(audio)) };
-        let sdp = describe("forest-1", 5, &params);
+        let sdp = describe("forest-1", 5, &params, &["npt=0.000-60.000".to_owned()]);
         let parsed = sdp_types::Session::parse(sdp.as_bytes()).unwrap();
+        let range = parsed.get_first_attribute_value("range").unwrap();
+        assert_eq!(range, Some("npt=0.000-60.000"));
         let attribute = |media: usize, name: &str| {
             parsed.medias[media].get_first_attribute_value(name).unwrap().unwrap().to_owned()
         };
